@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Kills the engine N times (default 20) at random moments under load and checks that nothing that
+# was acknowledged is lost. TIDEGATE_KILL9_SEED=… repeats the choices of an earlier run.
+# --release tries the optimised binary.
+#
+#   scripts/kill9.sh [N] [--release]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rounds=20
+profile=()
+for word in "$@"; do
+    case "$word" in
+        --release) profile=(--release) ;;
+        *[!0-9]* | "") echo "usage: scripts/kill9.sh [N] [--release]" >&2; exit 2 ;;
+        *) rounds=$word ;;
+    esac
+done
+
+TIDEGATE_PYTHON="$(scripts/clients.sh)"
+export TIDEGATE_PYTHON TIDEGATE_KILL9_ROUNDS="$rounds" TIDEGATE_REQUIRE_CLIENTS=1
+exec cargo test "${profile[@]}" --test kill9 -- --nocapture nothing_acknowledged_is_lost

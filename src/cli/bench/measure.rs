@@ -1,0 +1,216 @@
+//! The accounting of one measurement: which acknowledgements count, and their latencies.
+//!
+//! In: acknowledgements and sends with their times. Out: histograms and counts. No I/O; times are
+//! nanoseconds of the generator's clock. The invariant: in the open loop every message meant for
+//! the window counts once, acknowledged or not; in the closed loop every acknowledgement that came
+//! inside the window does.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Longer latencies are recorded as this.
+const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+
+/// Which messages count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountBy {
+    /// Closed loop: when the acknowledgement came.
+    Arrival,
+    /// Open loop: when the message was meant to be sent.
+    Intention,
+}
+
+/// Latencies and counts of a window of time.
+#[derive(Debug)]
+pub struct Measurement {
+    count_by: CountBy,
+    start_ns: u64,
+    end_ns: u64,
+    latency: Histogram<u64>,
+    lag: Histogram<u64>,
+    /// Acknowledgements that came inside the window.
+    pub arrived: u64,
+    /// Messages meant for the window (open loop).
+    pub intended: u64,
+    /// Messages meant for the window and acknowledged, whenever (open loop).
+    pub answered: u64,
+    /// Acknowledgements that said no (MQTT 5 reason codes from 0x80 on), whenever.
+    pub refused: u64,
+    /// Messages meant for the window that had no acknowledgement in the end.
+    pub unacknowledged: u64,
+}
+
+impl Measurement {
+    /// Nothing counts until [`open`](Self::open).
+    pub fn new(count_by: CountBy) -> Self {
+        Self {
+            count_by,
+            start_ns: u64::MAX,
+            end_ns: u64::MAX,
+            latency: histogram(),
+            lag: histogram(),
+            arrived: 0,
+            intended: 0,
+            answered: 0,
+            refused: 0,
+            unacknowledged: 0,
+        }
+    }
+
+    /// The window begins.
+    pub fn open(&mut self, start_ns: u64, end_ns: u64) {
+        self.start_ns = start_ns;
+        self.end_ns = end_ns;
+    }
+
+    /// The window ends earlier or later than planned.
+    pub fn close(&mut self, end_ns: u64) {
+        self.end_ns = end_ns;
+    }
+
+    /// Whether a time lies inside the window.
+    #[inline]
+    pub fn holds(&self, time_ns: u64) -> bool {
+        (self.start_ns..self.end_ns).contains(&time_ns)
+    }
+
+    /// A message is meant for this time.
+    #[inline]
+    pub fn message_due(&mut self, intended_ns: u64) {
+        self.intended += u64::from(self.holds(intended_ns));
+    }
+
+    /// A message meant for this time left so much later than the generator could have sent it.
+    #[inline]
+    pub fn sent(&mut self, intended_ns: u64, lag_ns: u64) {
+        if self.holds(intended_ns) {
+            self.lag.saturating_record(lag_ns);
+        }
+    }
+
+    /// An acknowledgement came.
+    #[inline]
+    pub fn acknowledged(&mut self, origin_ns: u64, now_ns: u64) {
+        let (arrived, intended) = (self.holds(now_ns), self.holds(origin_ns));
+        self.arrived += u64::from(arrived);
+        let counts = match self.count_by {
+            CountBy::Arrival => arrived,
+            CountBy::Intention => intended,
+        };
+        if counts {
+            self.answered += 1;
+            self.latency.saturating_record(now_ns.saturating_sub(origin_ns));
+        }
+    }
+
+    /// A message was never acknowledged: in the open loop it counts with the time that it has
+    /// waited, so that what is lost does not flatter.
+    pub fn never_acknowledged(&mut self, origin_ns: u64, now_ns: u64) {
+        if self.count_by == CountBy::Intention && self.holds(origin_ns) {
+            self.unacknowledged += 1;
+            self.latency.saturating_record(now_ns.saturating_sub(origin_ns));
+        }
+    }
+
+    /// Everything meant for the window is acknowledged.
+    pub fn is_complete(&self) -> bool {
+        self.answered >= self.intended
+    }
+
+    /// The latencies.
+    pub fn latency(&self) -> Percentiles {
+        Percentiles::of(&self.latency)
+    }
+
+    /// The generator's own lateness (open loop).
+    pub fn lag(&self) -> Percentiles {
+        Percentiles::of(&self.lag)
+    }
+}
+
+/// A histogram for latencies in nanoseconds: three significant digits.
+pub fn histogram() -> Histogram<u64> {
+    match Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3) {
+        Ok(histogram) => histogram,
+        Err(error) => unreachable!("constant bounds: {error}"),
+    }
+}
+
+/// What is printed of a distribution, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Percentiles {
+    pub count: u64,
+    pub min_us: f64,
+    pub mean_us: f64,
+    pub p50_us: f64,
+    pub p90_us: f64,
+    pub p99_us: f64,
+    #[serde(rename = "p99.9_us")]
+    pub p999_us: f64,
+    #[serde(rename = "p99.99_us")]
+    pub p9999_us: f64,
+    pub max_us: f64,
+}
+
+impl Percentiles {
+    /// Of a histogram of nanoseconds; zeros when it is empty.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Self {
+            count: histogram.len(),
+            min_us: histogram.min() as f64 / 1e3,
+            mean_us: histogram.mean() / 1e3,
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            p9999_us: at(0.9999),
+            max_us: histogram.max() as f64 / 1e3,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closed_loop_counts_what_arrives_inside_the_window() {
+        let mut it = Measurement::new(CountBy::Arrival);
+        it.acknowledged(1, 5);
+        it.open(100, 200);
+        it.acknowledged(90, 99);
+        it.acknowledged(90, 110);
+        it.acknowledged(150, 199);
+        it.acknowledged(150, 200);
+        it.never_acknowledged(150, 300);
+        assert_eq!((it.arrived, it.answered, it.unacknowledged), (2, 2, 0));
+        assert_eq!(it.latency().count, 2);
+        assert_eq!((it.latency().min_us, it.latency().max_us), (0.020, 0.049));
+    }
+
+    #[test]
+    fn open_loop_counts_what_was_meant_for_the_window_also_when_it_never_came() {
+        let mut it = Measurement::new(CountBy::Intention);
+        it.open(100, 200);
+        for intended in [90, 110, 120, 199, 200] {
+            it.message_due(intended);
+            it.sent(intended, 7);
+        }
+        assert_eq!((it.intended, it.lag().count), (3, 3));
+        it.acknowledged(90, 130);
+        it.acknowledged(110, 130);
+        it.acknowledged(120, 250);
+        assert!(!it.is_complete());
+        it.never_acknowledged(199, 1_199);
+        it.never_acknowledged(200, 1_200);
+        assert_eq!((it.arrived, it.answered, it.unacknowledged), (2, 2, 1));
+        assert_eq!((it.latency().count, it.latency().max_us), (3, 1.0));
+    }
+
+    #[test]
+    fn percentiles_of_nothing_are_zeros() {
+        assert_eq!(Percentiles::of(&histogram()).max_us, 0.0);
+        assert_eq!(Percentiles::of(&histogram()).p50_us, 0.0);
+    }
+}

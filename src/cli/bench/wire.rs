@@ -1,0 +1,339 @@
+//! As much of MQTT 3.1.1 and 5 as a publisher and a null sink need, written apart from the
+//! engine's codec so that the two check each other.
+//!
+//! In: what to say, or bytes as they arrive. Out: packets. Plain functions, no I/O. Absent: every
+//! packet that QoS 1 publishing does not need.
+
+use std::fmt;
+
+/// The protocol level of CONNECT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 3.1.1
+    V311,
+    /// 5.0
+    V5,
+}
+
+impl Version {
+    /// The protocol level byte (MQTT 5 section 3.1.2.2).
+    pub fn level(self) -> u8 {
+        match self {
+            Self::V311 => 4,
+            Self::V5 => 5,
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::V5 { "5" } else { "3.1.1" })
+    }
+}
+
+impl std::str::FromStr for Version {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "3.1.1" | "311" | "3" | "4" => Ok(Self::V311),
+            "5" | "5.0" => Ok(Self::V5),
+            other => Err(format!("{other:?} is not 3.1.1 or 5")),
+        }
+    }
+}
+
+/// First bytes of the packets used here (type and flags).
+pub mod packet {
+    pub const CONNECT: u8 = 0x10;
+    pub const CONNACK: u8 = 0x20;
+    /// Type only: the flags say DUP, QoS and RETAIN.
+    pub const PUBLISH: u8 = 0x30;
+    pub const PUBACK: u8 = 0x40;
+    pub const PINGREQ: u8 = 0xC0;
+    pub const PINGRESP: u8 = 0xD0;
+    pub const DISCONNECT: u8 = 0xE0;
+}
+
+/// The peer broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer sent what is not MQTT")]
+pub struct Malformed;
+
+/// The largest packet that is put together here; what comes to a publisher is small, and the null
+/// sink's publishers are our own.
+const PACKET_BYTES_MAX: usize = 2 << 20;
+
+/// CONNECT with a clean session and without keep-alive.
+pub fn connect(version: Version, client_id: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(16 + client_id.len());
+    push_string(&mut body, "MQTT");
+    body.extend_from_slice(&[version.level(), 0x02, 0, 0]);
+    if version == Version::V5 {
+        body.push(0); // no properties
+    }
+    push_string(&mut body, client_id);
+    with_header(packet::CONNECT, &body)
+}
+
+/// A QoS 1 PUBLISH and where its packet identifier goes.
+#[derive(Debug, Clone)]
+pub struct PublishTemplate {
+    /// The whole packet.
+    pub bytes: Box<[u8]>,
+    /// Index of the packet identifier's two bytes.
+    pub packet_id_at: usize,
+}
+
+impl PublishTemplate {
+    /// A packet with this topic and payload.
+    pub fn new(version: Version, topic: &str, payload: &[u8]) -> Self {
+        let mut body = Vec::with_capacity(5 + topic.len() + payload.len());
+        push_string(&mut body, topic);
+        let in_body = body.len();
+        body.extend_from_slice(&[0, 0]);
+        if version == Version::V5 {
+            body.push(0); // no properties
+        }
+        body.extend_from_slice(payload);
+        let bytes = with_header(packet::PUBLISH | 0x02, &body);
+        let packet_id_at = bytes.len() - body.len() + in_body;
+        Self { bytes: bytes.into(), packet_id_at }
+    }
+
+    /// Appends the packet with this identifier.
+    #[inline]
+    pub fn append(&self, out: &mut Vec<u8>, packet_id: u16) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        let at = start + self.packet_id_at;
+        out[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
+    }
+}
+
+/// What a CONNACK said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectReply {
+    /// 0: accepted. Otherwise the return code (3.1.1) or reason code (5).
+    pub code: u8,
+    /// How many QoS 1 publications the server takes at once.
+    pub receive_max: u16,
+}
+
+/// Reads a CONNACK's body.
+pub fn connect_reply(version: Version, body: &[u8]) -> Result<ConnectReply, Malformed> {
+    let code = *body.get(1).ok_or(Malformed)?;
+    let mut receive_max = u16::MAX;
+    if version == Version::V5 && body.len() > 2 {
+        let (bytes, used) = variable_integer(&body[2..])?.ok_or(Malformed)?;
+        let mut rest = body[2 + used..].get(..bytes).ok_or(Malformed)?;
+        while let Some((&id, after)) = rest.split_first() {
+            let size = property_bytes(id, after)?;
+            if id == 0x21 {
+                receive_max = u16::from_be_bytes([after[0], after[1]]);
+            }
+            rest = &after[size..];
+        }
+    }
+    Ok(ConnectReply { code, receive_max })
+}
+
+/// Bytes of a CONNACK property after its identifier (MQTT 5 section 2.2.2.2).
+fn property_bytes(id: u8, after: &[u8]) -> Result<usize, Malformed> {
+    let string_bytes = |at: usize| {
+        let len = after.get(at..at + 2).ok_or(Malformed)?;
+        Ok(2 + usize::from(u16::from_be_bytes([len[0], len[1]])))
+    };
+    let size = match id {
+        0x24 | 0x25 | 0x28 | 0x29 | 0x2A => 1,
+        0x13 | 0x21 | 0x22 => 2,
+        0x11 | 0x27 => 4,
+        0x12 | 0x15 | 0x16 | 0x1A | 0x1C | 0x1F => string_bytes(0)?,
+        0x26 => {
+            let name = string_bytes(0)?;
+            name + string_bytes(name)?
+        }
+        _ => return Err(Malformed),
+    };
+    if after.len() < size { Err(Malformed) } else { Ok(size) }
+}
+
+/// Cuts a byte stream into packets; only a packet that was split is copied.
+#[derive(Debug, Default)]
+pub struct Reassembly {
+    partial: Vec<u8>,
+}
+
+impl Reassembly {
+    /// With room for split packets of so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { partial: Vec::with_capacity(bytes) }
+    }
+
+    /// Calls `each` with the first byte and the body of every packet that `bytes` completes.
+    #[inline]
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(u8, &[u8]) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        let mut rest = bytes;
+        if !self.partial.is_empty() && !self.complete(&mut rest, &mut each)? {
+            return Ok(());
+        }
+        while let Some((header, total)) = frame(rest)? {
+            if rest.len() < total {
+                break;
+            }
+            each(rest[0], &rest[header..total])?;
+            rest = &rest[total..];
+        }
+        self.partial.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Completes the split packet; `false` when more bytes are needed.
+    fn complete(
+        &mut self,
+        rest: &mut &[u8],
+        each: &mut impl FnMut(u8, &[u8]) -> Result<(), Malformed>,
+    ) -> Result<bool, Malformed> {
+        loop {
+            // Until the length is known, byte by byte.
+            let (missing, header) = match frame(&self.partial)? {
+                Some((header, total)) => (total - self.partial.len(), Some(header)),
+                None => (1, None),
+            };
+            if missing == 0 {
+                let header = header.unwrap_or(0);
+                each(self.partial[0], &self.partial[header..])?;
+                self.partial.clear();
+                return Ok(true);
+            }
+            if rest.is_empty() {
+                return Ok(false);
+            }
+            let (now, later) = rest.split_at(missing.min(rest.len()));
+            self.partial.extend_from_slice(now);
+            *rest = later;
+        }
+    }
+}
+
+/// Bytes of the fixed header and of the whole packet, once they can be told.
+#[inline]
+fn frame(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+    if bytes.len() < 2 {
+        return Ok(None);
+    }
+    let Some((len, used)) = variable_integer(&bytes[1..])? else { return Ok(None) };
+    if len > PACKET_BYTES_MAX {
+        return Err(Malformed);
+    }
+    Ok(Some((1 + used, 1 + used + len)))
+}
+
+/// Value and size of a variable byte integer, once it is complete.
+#[inline]
+fn variable_integer(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+    let mut value = 0;
+    for (index, &byte) in bytes.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok(Some((value, index + 1)));
+        }
+    }
+    if bytes.len() >= 4 { Err(Malformed) } else { Ok(None) }
+}
+
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    // Names are made here and short.
+    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn with_header(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(5 + body.len());
+    bytes.push(first);
+    let mut len = body.len();
+    while len >= 0x80 {
+        bytes.push(len as u8 | 0x80);
+        len >>= 7;
+    }
+    bytes.push(len as u8);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_packets() {
+        assert_eq!(
+            connect(Version::V311, "c1"),
+            *b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x00\x00\x02c1"
+        );
+        assert_eq!(
+            connect(Version::V5, "c1"),
+            *b"\x10\x0f\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x02c1"
+        );
+        let mut out = b"before".to_vec();
+        PublishTemplate::new(Version::V311, "a/b", b"xyz").append(&mut out, 0x0102);
+        assert_eq!(out, *b"before\x32\x0a\x00\x03a/b\x01\x02xyz");
+        out.clear();
+        PublishTemplate::new(Version::V5, "a/b", &[7; 200]).append(&mut out, 9);
+        assert_eq!(out[..11], *b"\x32\xd0\x01\x00\x03a/b\x00\x09\x00");
+        assert_eq!(out.len(), 3 + 208);
+    }
+
+    #[test]
+    fn packets_are_the_same_however_they_are_cut() {
+        let mut stream = connect(Version::V5, "client");
+        PublishTemplate::new(Version::V311, "t", &[1; 300]).append(&mut stream, 1);
+        stream.extend_from_slice(&[packet::PINGREQ, 0, packet::PUBACK, 2, 0, 5]);
+        let whole = cut(&stream, stream.len());
+        assert_eq!(whole.len(), 4);
+        assert_eq!(whole[3], (packet::PUBACK, vec![0, 5]));
+        for size in 1..20 {
+            assert_eq!(cut(&stream, size), whole, "pieces of {size}");
+        }
+    }
+
+    fn cut(stream: &[u8], size: usize) -> Vec<(u8, Vec<u8>)> {
+        let mut reassembly = Reassembly::default();
+        let mut packets = Vec::new();
+        for piece in stream.chunks(size) {
+            let each = |first: u8, body: &[u8]| {
+                packets.push((first, body.to_vec()));
+                Ok(())
+            };
+            reassembly.feed(piece, each).unwrap();
+        }
+        packets
+    }
+
+    #[test]
+    fn lengths_beyond_four_bytes_are_malformed() {
+        let fed = Reassembly::default().feed(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 1], |_, _| Ok(()));
+        assert_eq!(fed, Err(Malformed));
+    }
+
+    #[test]
+    fn connect_replies() {
+        fn check(version: Version, body: &[u8], expected: Result<(u8, u16), Malformed>) {
+            let reply = connect_reply(version, body).map(|r| (r.code, r.receive_max));
+            assert_eq!(reply, expected);
+        }
+        check(Version::V311, &[0, 0], Ok((0, u16::MAX)));
+        check(Version::V311, &[0, 5], Ok((5, u16::MAX)));
+        check(Version::V5, &[0, 0, 0], Ok((0, u16::MAX)));
+        let properties = [0, 0, 11, 0x22, 0, 10, 0x12, 0, 1, b'x', 0x21, 0, 20];
+        check(Version::V5, &properties[..13], Err(Malformed));
+        let mut properties = properties;
+        properties[2] = 10;
+        check(Version::V5, &properties, Ok((0, 20)));
+        check(Version::V311, &[0], Err(Malformed));
+    }
+}

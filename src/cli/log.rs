@@ -1,0 +1,192 @@
+//! `tidegate log`: looks into a data directory that no engine uses.
+//!
+//! Comes in: a directory and what to show of it. Goes out: text or JSON lines on stdout, what is
+//! damaged on stderr. The directory is locked while it is read and nothing in it is changed, but
+//! for the process id that whoever holds the lock writes into its file. A reader that has enough,
+//! as `head` has, ends it quietly. Deliberately absent: mending; nothing here writes.
+
+mod dump;
+mod frames;
+mod inventory;
+mod stat;
+mod text;
+
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, ErrorKind, Write as _};
+use std::path::PathBuf;
+
+use super::Failure;
+use crate::driver::data_dir;
+use crate::log::recovery::Damage;
+use dump::{Filter, Form};
+use inventory::{Directory, Inventory};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate log stat ./tidegate-data
+  tidegate log dump ./tidegate-data --stream telemetry --partition 0 --from 1000 --limit 20
+  tidegate log dump ./tidegate-data --json | jq -r .value
+
+The directory must not be in use: stop the engine first. docs/format.md says what is in its files.
+Exit codes: 0 all is well, 1 the log is damaged or cannot be read, 2 it was called wrongly.";
+
+/// Look into a data directory that is not in use
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Dump(DumpArgs),
+    Stat(StatArgs),
+}
+
+/// Print batches and records
+///
+/// Segment by segment, so that the records of a partition come in the order of their offsets.
+/// Everything that the files hold is printed, also what retention has let go of while its segment
+/// is still there. What is damaged is left out, named on stderr at the end, and the exit code is 1.
+#[derive(Debug, clap::Args)]
+struct DumpArgs {
+    /// The data directory
+    dir: PathBuf,
+    /// Only this stream
+    #[arg(long, value_name = "NAME")]
+    stream: Option<String>,
+    /// Only this partition of each stream
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+    /// Only records from this offset on
+    #[arg(long, value_name = "OFFSET")]
+    from: Option<u64>,
+    /// One JSON object a record and line: stream, partition, offset, timestamp (milliseconds since
+    /// 1970), key, value, headers ([name, value] pairs). Bytes that are no UTF-8 are {"hex": "…"},
+    /// null is null
+    #[arg(long)]
+    json: bool,
+    /// Stop after so many records
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+/// Print streams, partitions, segments, bytes, offsets and time ranges
+///
+/// Reads index files; of the segments, those that have none yet, and the first batches.
+#[derive(Debug, clap::Args)]
+struct StatArgs {
+    /// The data directory
+    dir: PathBuf,
+}
+
+/// Why a directory could not be shown.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    DataDir(#[from] data_dir::Error),
+    #[error("{} holds no Tidegate data\nName the directory that `tidegate serve` has as --data-dir.", .0.display())]
+    NotThere(PathBuf),
+    #[error("{what} {} failed: {cause}", .path.display())]
+    Io { what: &'static str, path: PathBuf, cause: io::Error },
+    #[error("the log in {} is damaged:\n{}What was printed is sound, and nothing was changed.", .dir.display(), places(.damages))]
+    Damaged { dir: PathBuf, damages: Vec<Damage> },
+    #[error("cannot write to stdout: {0}")]
+    Output(io::Error),
+}
+
+fn places(damages: &[Damage]) -> String {
+    damages.iter().fold(String::new(), |mut text, damage| {
+        let _ = writeln!(text, "  {damage}");
+        text
+    })
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    match &args.command {
+        Command::Dump(args) => dump(args),
+        Command::Stat(args) => stat(&args.dir).map_err(|error| Failure::at_run_time(&error)),
+    }
+}
+
+fn dump(args: &DumpArgs) -> Result<(), Failure> {
+    let failed = |error: Error| Failure::at_run_time(&error);
+    let directory = Directory::open(&args.dir).map_err(failed)?;
+    let filter = filter(args, &directory)?;
+    let form = if args.json { Form::Json } else { Form::Text };
+    let inventory = Inventory::take(&directory).map_err(failed)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let dumped = dump::run(&directory, &inventory, filter, form, &mut out);
+    drop(out);
+    for (key, at) in &inventory.torn {
+        // Not damage: it is what a crash leaves, and the next start cuts it off.
+        eprintln!(
+            "tidegate: segment {} has a torn tail at byte {at}: it was never acknowledged",
+            key.stem()
+        );
+    }
+    let mut damages = inventory.damages;
+    if !quiet(dumped, &mut damages).map_err(failed)? || damages.is_empty() {
+        return Ok(());
+    }
+    Err(failed(Error::Damaged { dir: directory.path, damages }))
+}
+
+/// Adds the damage that was found while printing. Returns false when the reader has gone.
+fn quiet(result: Result<Vec<Damage>, Error>, damages: &mut Vec<Damage>) -> Result<bool, Error> {
+    match result {
+        Ok(found) => {
+            damages.extend(found);
+            Ok(true)
+        }
+        Err(Error::Output(cause)) if cause.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What to print, once the names are known to be there.
+fn filter(args: &DumpArgs, directory: &Directory) -> Result<Filter, Failure> {
+    let manifest = &directory.manifest;
+    let stream = match &args.stream {
+        None => None,
+        Some(name) => {
+            let names: Vec<&str> = manifest.streams.iter().map(|s| s.name.as_str()).collect();
+            let place = names.iter().position(|known| known == name);
+            let place = place.ok_or_else(|| {
+                let (dir, names) = (args.dir.display(), names.join(", "));
+                Failure::of_use(format!(
+                    "there is no stream \"{name}\" in {dir}\n  it has: {names}"
+                ))
+            })?;
+            Some(place as u32)
+        }
+    };
+    if let Some(partition) = args.partition.filter(|asked| *asked >= manifest.partitions) {
+        let (dir, last) = (args.dir.display(), manifest.partitions.saturating_sub(1));
+        let text = format!("there is no partition {partition} in {dir}\n  it has 0 to {last}");
+        return Err(Failure::of_use(text));
+    }
+    Ok(Filter {
+        stream,
+        partition: args.partition,
+        from: args.from.unwrap_or(0),
+        limit: args.limit,
+    })
+}
+
+fn stat(dir: &std::path::Path) -> Result<(), Error> {
+    let directory = Directory::open(dir)?;
+    let inventory = Inventory::take(&directory)?;
+    let mut damages = inventory.damages.clone();
+    let text = stat::report(&directory, &inventory, &mut damages)?;
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if quiet(printed.map(|()| Vec::new()).map_err(Error::Output), &mut damages)?
+        && !damages.is_empty()
+    {
+        return Err(Error::Damaged { dir: directory.path, damages });
+    }
+    Ok(())
+}

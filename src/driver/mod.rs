@@ -1,0 +1,20 @@
+//! The driver: sockets, files, timers and pinning; the only place that knows glommio and io_uring.
+
+pub mod cores;
+pub mod disk;
+pub mod preflight;
+
+pub mod data_dir;
+pub mod launch;
+pub mod listen;
+pub mod mapped;
+pub mod open_connections;
+
+pub mod alarm;
+pub mod shard_thread;
+pub mod signal;
+pub mod socket_ring;
+pub mod sockets;
+pub mod storage;
+
+pub mod stop;

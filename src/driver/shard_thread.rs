@@ -1,0 +1,476 @@
+//! The loop of one shard's thread: one place that turns, one place that sleeps.
+//!
+//! A turn takes what storage, other shards and time have brought, does what the shard asks for,
+//! enters the socket ring once, and begins the next commit if none is under way. When a turn brought
+//! nothing the thread sleeps in glommio: for the commit, while one is under way and the disk is quick
+//! (what arrives meanwhile gathers and goes with the next commit), else for anything.
+//!
+//! Falling asleep must not lose a wake-up. For sockets: the ring's eventfd is enabled, and then only
+//! a ring without completions and without deferred work lets the thread sleep; the kernel notes
+//! deferred work (TASKRUN) before it looks whether to signal the eventfd, of which one read is always
+//! armed. For other threads: see `ring::Door`.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use glommio::io::BufferedFile;
+
+use super::alarm::Alarm;
+use super::signal::Signal;
+use super::sockets::{HandOver, Sockets};
+use super::storage::{Event, SealedBuffer, Storage};
+use crate::config::Spin;
+use crate::log::LogStarts;
+use crate::observe::{ShardState, Station};
+use crate::record::ShardId;
+use crate::ring::{Consumer, Door, Producer};
+use crate::shard::{Clock, Request, Shard};
+
+/// While commits take no longer than this, sockets wait for the one that is under way.
+const COMMIT_WAIT_MAX: Duration = Duration::from_micros(500);
+/// How long sockets wait at the most for a commit when the disk turns slow.
+const STALL_MAX: Duration = Duration::from_millis(20);
+/// How long storage may go unnoticed while sockets have work.
+const YIELD_EVERY: Duration = Duration::from_micros(50);
+/// How often quantiles are published, and how often retention looks.
+const PUBLISH_EVERY: Duration = Duration::from_millis(200);
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// How long a refused segment waits for another try.
+const SEGMENT_RETRY: Duration = Duration::from_millis(500);
+/// How long goodbyes may take at a stop.
+const GOODBYE_MAX: Duration = Duration::from_secs(3);
+
+/// The ways between this shard and the others.
+pub struct Ways {
+    /// To each other shard: the ring's end, and the door to knock at.
+    pub to: Vec<(ShardId, Producer<HandOver>, Arc<Door>)>,
+    /// From each other shard.
+    pub from: Vec<Consumer<HandOver>>,
+    /// This shard's own door.
+    pub door: Arc<Door>,
+}
+
+/// What a shard's thread runs with.
+pub struct ShardThread {
+    /// The stations.
+    pub shard: Shard,
+    /// The sockets.
+    pub sockets: Sockets,
+    /// The files.
+    pub storage: Storage,
+    /// Raised by storage and by the eventfd.
+    pub signal: Rc<Signal>,
+    /// Other shards.
+    pub ways: Ways,
+    /// Written by whoever wakes this thread, and by the socket ring.
+    pub eventfd: OwnedFd,
+    /// Set when the engine stops.
+    pub stop: Arc<AtomicBool>,
+    /// How long to poll before sleeping.
+    pub spin: Spin,
+    /// Log start offsets of all shards.
+    pub starts: Arc<LogStarts>,
+    /// The age clock at `base`.
+    pub age_ms: u64,
+    /// Where the monotonic clock begins.
+    pub base: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// What was taken is being committed and acknowledged.
+    Committing,
+    /// Connections are being closed.
+    Leaving(Instant),
+}
+
+struct Turning {
+    thread: ShardThread,
+    alarm: Alarm,
+    events: Vec<Event>,
+    requests: Vec<Request>,
+    log_requests: Vec<crate::log::Request>,
+    leaving: Vec<(ShardId, HandOver)>,
+    stopping: Stopping,
+    last_event: Instant,
+    last_yield: Instant,
+    /// The last commit took no longer than sockets may wait.
+    disk_is_quick: bool,
+    publish_at: Instant,
+    expire_at: Instant,
+    retry_segment_at: Option<Instant>,
+    /// The last try failed, and that was said.
+    segment_refused: bool,
+    /// Since when publishers are held back because the disk is full.
+    starved_since: Option<Instant>,
+}
+
+/// Runs a shard until the engine stops and everything it took is committed and acknowledged.
+/// `ready` is told once the log's first segment can be written.
+///
+/// # Errors
+/// Those of the socket ring; a first segment that cannot be made.
+pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
+    let alarm = Alarm::new()?;
+    thread.arm_wakes(&alarm)?;
+    let now = Instant::now();
+    let mut turning = Turning {
+        thread,
+        alarm,
+        events: Vec::new(),
+        requests: Vec::new(),
+        log_requests: Vec::new(),
+        leaving: Vec::new(),
+        stopping: Stopping::No,
+        last_event: now,
+        last_yield: now,
+        disk_is_quick: true,
+        publish_at: now,
+        expire_at: now,
+        retry_segment_at: None,
+        segment_refused: false,
+        starved_since: None,
+    };
+    turning.first_segment().await?;
+    turning.thread.sockets.listen();
+    turning.thread.shard.metrics().enter(ShardState::Serving);
+    ready();
+    turning.turn_until_stopped().await
+}
+
+impl ShardThread {
+    /// Wakes the loop whenever the eventfd is written and when the alarm goes off: one read of each
+    /// is always armed.
+    fn arm_wakes(&self, alarm: &Alarm) -> io::Result<()> {
+        self.wake_on(self.eventfd.try_clone()?);
+        self.wake_on(alarm.descriptor()?);
+        Ok(())
+    }
+
+    fn wake_on(&self, fd: OwnedFd) {
+        let signal = Rc::clone(&self.signal);
+        glommio::spawn_local(async move {
+            // SAFETY: the descriptor is open and owned by nothing else; glommio closes it.
+            let file = unsafe { BufferedFile::from_raw_fd(fd.into_raw_fd()) };
+            loop {
+                match file.read_at(0, 8).await {
+                    Ok(_) => signal.raise(),
+                    Err(cause) => {
+                        eprintln!("tidegate: reading what wakes a shard failed: {cause}");
+                        std::process::abort();
+                    }
+                }
+            }
+        })
+        .detach();
+    }
+}
+
+impl Turning {
+    /// Waits for the first segment; nothing can be taken before.
+    async fn first_segment(&mut self) -> io::Result<()> {
+        self.thread.sockets.ring().register_eventfd(self.thread.eventfd.as_raw_fd())?;
+        self.thread.sockets.ring().disable_eventfd();
+        self.tell_time();
+        self.ask_storage();
+        while self.thread.shard.log().ready_segments() == 0 {
+            self.thread.signal.wait().await;
+            self.thread.storage.take_events(&mut self.events);
+            for event in std::mem::take(&mut self.events) {
+                if let Event::SegmentRefused(cause) = event {
+                    return Err(cause);
+                }
+                self.on_event(event);
+            }
+            self.ask_storage();
+        }
+        Ok(())
+    }
+
+    async fn turn_until_stopped(&mut self) -> io::Result<()> {
+        loop {
+            let mut happened = self.gather();
+            self.apply();
+            happened += self.thread.sockets.turn(&mut self.thread.shard)?;
+            self.begin_commit();
+            self.apply();
+            self.thread.shard.metrics().turns.turns.increment();
+            if self.is_finished() {
+                self.let_storage_end().await;
+                return Ok(());
+            }
+            if happened > 0 {
+                self.last_event = Instant::now();
+            }
+            if self.thread.sockets.has_work() || self.spins() {
+                self.yield_now_and_then().await;
+            } else if self.thread.shard.log().is_committing() && self.disk_is_quick {
+                self.thread.shard.metrics().turns.sleeps.increment();
+                self.alarm.set(STALL_MAX)?;
+                self.thread.signal.wait().await;
+            } else {
+                self.sleep().await?;
+            }
+        }
+    }
+
+    /// Gives glommio's reactor its turn, without which the completions of its rings are not seen.
+    /// It costs several system calls, so not every turn.
+    async fn yield_now_and_then(&mut self) {
+        if self.last_yield.elapsed() >= YIELD_EVERY {
+            glommio::executor().yield_task_queue_now().await;
+            self.last_yield = Instant::now();
+        }
+    }
+
+    fn spins(&self) -> bool {
+        match self.thread.spin {
+            Spin::Off => false,
+            Spin::For(time) => self.last_event.elapsed() < time,
+            Spin::Always => true,
+        }
+    }
+
+    fn tell_time(&mut self) {
+        let now = self.thread.base.elapsed();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.thread.shard.set_clock(Clock {
+            now_ns: now.as_nanos() as u64,
+            wall_ms: wall.as_millis() as i64,
+            age_ms: self.thread.age_ms + now.as_millis() as u64,
+        });
+    }
+
+    /// Takes what storage, other shards and time have brought. Returns how much.
+    fn gather(&mut self) -> usize {
+        self.tell_time();
+        let mut count = 0;
+        self.thread.storage.take_events(&mut self.events);
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            count += 1;
+            self.on_event(event);
+        }
+        self.events = events;
+        for from in &mut self.thread.ways.from {
+            while let Some(arrived) = from.pop() {
+                count += 1;
+                self.thread.sockets.take_in(&mut self.thread.shard, arrived);
+            }
+        }
+        self.thread.shard.on_timer();
+        self.keep_house();
+        if self.thread.stop.load(Ordering::Relaxed) {
+            self.stop();
+        }
+        count
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let shard = &mut self.thread.shard;
+        match event {
+            Event::Written(took) => {
+                self.disk_is_quick = took <= COMMIT_WAIT_MAX;
+                shard.record_time(Station::Write, took.as_nanos() as u64);
+                shard.on_written();
+            }
+            Event::Flushed(took) => {
+                self.disk_is_quick &= took <= COMMIT_WAIT_MAX;
+                shard.record_time(Station::Flush, took.as_nanos() as u64);
+                let started = Instant::now();
+                shard.on_flushed();
+                shard.record_time(Station::Acknowledge, started.elapsed().as_nanos() as u64);
+            }
+            Event::Read(request, bytes) => shard.on_read(request, bytes),
+            Event::SegmentReady(key) => {
+                shard.log().on_segment_ready(key);
+                self.retry_segment_at = None;
+                self.segment_refused = false;
+            }
+            Event::SegmentRefused(cause) => {
+                if !std::mem::replace(&mut self.segment_refused, true) {
+                    tracing::warn!("the next segment cannot be made, trying again: {cause}");
+                }
+                shard.log().on_segment_refused();
+                self.retry_segment_at = Some(Instant::now() + SEGMENT_RETRY);
+            }
+            Event::IndexWritten(key) => shard.log().on_index_written(key),
+        }
+    }
+
+    /// What is due now and then.
+    fn keep_house(&mut self) {
+        let now = Instant::now();
+        if now >= self.publish_at {
+            self.publish_at = now + PUBLISH_EVERY;
+            self.thread.shard.publish_times();
+            self.watch_disk(now);
+        }
+        if now >= self.expire_at {
+            self.expire_at = now + EXPIRE_EVERY;
+            self.thread.shard.expire(&self.thread.starts);
+        }
+        if self.retry_segment_at.is_some_and(|at| now >= at) {
+            self.retry_segment_at = None;
+            self.thread.shard.log().retry_segment();
+        }
+    }
+
+    /// Says loudly when publishers are held back because the disk is full, and when that is over.
+    fn watch_disk(&mut self, now: Instant) {
+        let starved = self.thread.shard.log().is_starved();
+        if starved && self.starved_since.is_none() {
+            self.starved_since = Some(now);
+            self.thread.shard.metrics().enter(ShardState::DiskFull);
+            self.thread.shard.metrics().log.disk_full_episodes.increment();
+            tracing::error!(
+                "no room for another segment: publishers are held back unacknowledged, consumers \
+                 are served; free disk space or lower the retention, and it goes on by itself"
+            );
+        }
+        if !starved && let Some(since) = self.starved_since.take() {
+            self.thread.shard.metrics().enter(ShardState::Serving);
+            let held = now - since;
+            tracing::warn!("there is room again, publishers go on after {held:.1?}");
+        }
+    }
+
+    /// Does what the shard, its log and its connections ask for.
+    fn apply(&mut self) {
+        self.thread.shard.take_requests(&mut self.requests);
+        let mut requests = std::mem::take(&mut self.requests);
+        for request in requests.drain(..) {
+            self.thread.sockets.apply(&mut self.thread.shard, request);
+        }
+        self.requests = requests;
+        self.ask_storage();
+        self.send_away();
+    }
+
+    fn ask_storage(&mut self) {
+        self.thread.shard.log().take_requests(&mut self.log_requests);
+        for request in self.log_requests.drain(..) {
+            self.thread.storage.start(request);
+        }
+    }
+
+    /// Hands connections over to their shards; those that find a full ring wait for the next turn.
+    fn send_away(&mut self) {
+        self.thread.sockets.take_leaving(&mut self.leaving);
+        if self.leaving.is_empty() {
+            return;
+        }
+        for (to, mut hand_over) in std::mem::take(&mut self.leaving) {
+            let way = self.thread.ways.to.iter_mut().find(|(shard, _, _)| *shard == to);
+            let Some((_, producer, door)) = way else { continue };
+            match producer.push(hand_over) {
+                Ok(()) => {
+                    if door.notify() {
+                        self.thread.shard.metrics().ring.wakes_sent.increment();
+                    }
+                }
+                Err(back) => {
+                    hand_over = back;
+                    self.leaving.push((to, hand_over));
+                }
+            }
+        }
+    }
+
+    /// Seals what has gathered and begins to write it, if no commit is under way.
+    fn begin_commit(&mut self) {
+        let none_ready = self.thread.shard.log().ready_segments() == 0;
+        self.thread.storage.hurry(none_ready);
+        let Some(bytes) = self.thread.shard.log().commit_bytes() else { return };
+        let Some(mut buffer) = self.thread.storage.buffer(bytes) else { return };
+        self.tell_time();
+        let started = Instant::now();
+        let Some(commit) = self.thread.shard.seal(buffer.as_bytes_mut()) else { return };
+        self.thread.shard.record_time(Station::Seal, started.elapsed().as_nanos() as u64);
+        let sealed = SealedBuffer::new(buffer, commit.bytes);
+        self.thread.storage.commit(commit, &sealed);
+        self.thread.shard.on_sealed(Rc::new(sealed));
+    }
+
+    /// Sleeps until something happens.
+    async fn sleep(&mut self) -> io::Result<()> {
+        self.thread.ways.door.lie_down();
+        self.thread.sockets.ring().enable_eventfd();
+        // Between enabling the eventfd and looking at the ring; pairs with the kernel's atomic
+        // update of the ring's flags, after which it looks whether the eventfd is enabled.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let left = self.thread.sockets.has_work()
+            || self.thread.ways.from.iter_mut().any(|from| !from.is_empty())
+            || !self.leaving.is_empty()
+            || (self.thread.stop.load(Ordering::Relaxed) && self.stopping == Stopping::No);
+        if !left {
+            self.thread.shard.metrics().turns.sleeps.increment();
+            self.alarm.set(self.sleep_limit())?;
+            self.thread.signal.wait().await;
+            self.thread.shard.metrics().turns.wakes.increment();
+        } else {
+            self.yield_now_and_then().await;
+        }
+        self.thread.ways.door.get_up();
+        self.thread.sockets.ring().disable_eventfd();
+        Ok(())
+    }
+
+    /// How long the thread may sleep when nothing happens.
+    fn sleep_limit(&self) -> Duration {
+        let now = self.thread.base.elapsed().as_nanos() as u64;
+        let timer = self.thread.shard.next_timer_ns().map(|due| due.saturating_sub(now));
+        let limit = timer.map_or(EXPIRE_EVERY, Duration::from_nanos).min(EXPIRE_EVERY);
+        match self.retry_segment_at {
+            Some(_) => limit.min(SEGMENT_RETRY),
+            None if self.stopping != Stopping::No => limit.min(STALL_MAX),
+            None => limit,
+        }
+    }
+
+    /// Takes the next step of an orderly stop, when the last one is done.
+    fn stop(&mut self) {
+        match self.stopping {
+            Stopping::No => {
+                self.thread.shard.metrics().enter(ShardState::Stopping);
+                self.thread.sockets.stop_listening();
+                self.thread.shard.begin_stop();
+                self.stopping = Stopping::Committing;
+            }
+            Stopping::Committing if self.thread.shard.log().is_quiet() => {
+                self.thread.shard.disconnect_all();
+                self.stopping = Stopping::Leaving(Instant::now());
+            }
+            Stopping::Committing if self.thread.shard.log().is_starved() => {
+                // The disk is full: what waits was not acknowledged and will be sent again.
+                self.thread.shard.disconnect_all();
+                self.stopping = Stopping::Leaving(Instant::now());
+            }
+            Stopping::Committing | Stopping::Leaving(_) => {}
+        }
+    }
+
+    /// Waits for the tasks of storage, for a while: the disk may be full or dead.
+    async fn let_storage_end(&self) {
+        let since = Instant::now();
+        while !self.thread.storage.is_idle() && since.elapsed() < GOODBYE_MAX {
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self.stopping {
+            Stopping::Leaving(since) => {
+                self.thread.shard.connections() == 0 || since.elapsed() > GOODBYE_MAX
+            }
+            _ => false,
+        }
+    }
+}

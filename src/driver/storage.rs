@@ -1,0 +1,443 @@
+//! The log's files: commits written and flushed, segments made ready, batches read, through glommio.
+//!
+//! In: what the log asks for. Out: [`Event`]s, and the signal that there are some. Each piece of
+//! work is a task of the shard's executor; one commit is under way at a time. A commit that cannot
+//! be written or flushed ends the process on the spot, before anything more is acknowledged: after a
+//! failed flush nobody knows what the device holds, so that nothing is tried again.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult, remove};
+
+use super::data_dir::{index_path, log_dir, segment_path};
+use super::disk;
+use super::signal::Signal;
+use crate::config::Prepare;
+use crate::log::{Commit, FileKey, ReadRequest, Request, SegmentKey};
+use crate::record::{SharedBytes, StableBytes};
+
+/// Bytes of zeros written at once when a segment is made.
+const ZEROS_BYTES: usize = 128 << 10;
+/// How long the zeros pause between two writes while another segment is ready: commits go between.
+const ZEROS_PAUSE: Duration = Duration::from_millis(1);
+/// How long a failed index or deletion waits for another try.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Files kept open for reading.
+const OPEN_FILES_MAX: usize = 64;
+
+/// A commit's bytes, as readers at the tail share them with the write.
+pub struct SealedBuffer {
+    buffer: Rc<DmaBuffer>,
+    /// Bytes that were allocated; compression leaves some of them unused.
+    capacity: usize,
+}
+
+impl SealedBuffer {
+    /// The first `bytes` of `buffer`.
+    pub fn new(mut buffer: DmaBuffer, bytes: usize) -> Self {
+        let capacity = buffer.len();
+        buffer.trim_to_size(bytes);
+        Self { buffer: Rc::new(buffer), capacity }
+    }
+}
+
+impl StableBytes for SealedBuffer {
+    fn as_bytes(&self) -> &[u8] {
+        self.buffer.as_bytes()
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.capacity
+    }
+}
+
+/// What was read from a file, as the log keeps it.
+struct Extent(ReadResult);
+
+impl StableBytes for Extent {
+    fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What became of something that the log asked for.
+pub enum Event {
+    /// The commit is written; it took so long.
+    Written(Duration),
+    /// The commit is flushed; the flush took so long.
+    Flushed(Duration),
+    /// A read ended.
+    Read(ReadRequest, Option<SharedBytes>),
+    /// A segment is ready.
+    SegmentReady(SegmentKey),
+    /// A segment could not be made.
+    SegmentRefused(io::Error),
+    /// An index file is durable.
+    IndexWritten(SegmentKey),
+}
+
+/// What a shard's storage is told once.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// How segments are made ready; `Auto` is decided by now.
+    pub prepare: Prepare,
+    /// Bytes of the file system left free.
+    pub reserve_bytes: u64,
+    /// Tests: every commit's write is preceded by so long a wait.
+    pub commit_delay: Option<Duration>,
+}
+
+struct Shared {
+    options: Options,
+    /// Segments that are written, or ready to be.
+    writable: RefCell<HashMap<SegmentKey, Rc<DmaFile>>>,
+    /// Files that were opened to be read, in the order in which that happened.
+    opened: RefCell<VecDeque<(FileKey, Rc<DmaFile>)>>,
+    /// Segments to be deleted, in order, and whether a task is at it.
+    deletions: RefCell<VecDeque<SegmentKey>>,
+    deleting: Cell<bool>,
+    /// No segment is ready: the one that is made is wanted now.
+    hurry: Cell<bool>,
+    /// Tasks that have not ended.
+    tasks: Cell<usize>,
+    events: RefCell<Vec<Event>>,
+    signal: Rc<Signal>,
+}
+
+/// The files of one shard's log.
+pub struct Storage {
+    shared: Rc<Shared>,
+}
+
+impl Shared {
+    /// Runs `work` as a task of the executor, and counts it until it ends.
+    fn spawn(self: &Rc<Self>, work: impl Future<Output = ()> + 'static) {
+        let shared = Rc::clone(self);
+        shared.tasks.set(shared.tasks.get() + 1);
+        glommio::spawn_local(async move {
+            work.await;
+            shared.tasks.set(shared.tasks.get() - 1);
+            shared.signal.raise();
+        })
+        .detach();
+    }
+
+    fn report(&self, event: Event) {
+        self.events.borrow_mut().push(event);
+        self.signal.raise();
+    }
+}
+
+impl Storage {
+    /// Storage whose events raise `signal`.
+    pub fn new(options: Options, signal: Rc<Signal>) -> Self {
+        let shared = Shared {
+            options,
+            writable: RefCell::default(),
+            opened: RefCell::default(),
+            deletions: RefCell::default(),
+            deleting: Cell::default(),
+            hurry: Cell::new(true),
+            tasks: Cell::default(),
+            events: RefCell::default(),
+            signal,
+        };
+        Self { shared: Rc::new(shared) }
+    }
+
+    /// Lets glommio find out whether the device can be polled for completions, which it does with the
+    /// first file that it opens on a device: with a file that is not empty. From an empty one it
+    /// would learn that every device can, spin during each write, and fail each read.
+    ///
+    /// # Errors
+    /// Those of opening `file`, which is on the log's file system and not empty.
+    pub async fn probe_polling(file: &Path) -> io::Result<()> {
+        let file = DmaFile::open(file).await?;
+        Ok(file.close().await?)
+    }
+
+    /// Whether the segment that is made is wanted now, or may take its time.
+    pub fn hurry(&self, wanted_now: bool) {
+        self.shared.hurry.set(wanted_now);
+    }
+
+    /// Whether no task is under way: an executor that is dropped under one would fail it.
+    pub fn is_idle(&self) -> bool {
+        self.shared.tasks.get() == 0
+    }
+
+    /// Moves what happened since the last call into `into`.
+    pub fn take_events(&self, into: &mut Vec<Event>) {
+        into.append(&mut self.shared.events.borrow_mut());
+    }
+
+    /// An aligned buffer for a commit of at most `bytes` bytes.
+    pub fn buffer(&self, bytes: usize) -> Option<DmaBuffer> {
+        // glommio gives out buffers through a file; any will do.
+        self.shared.writable.borrow().values().next().map(|file| file.alloc_dma_buffer(bytes))
+    }
+
+    /// Writes a sealed commit, and flushes where it asks for it.
+    pub fn commit(&self, commit: Commit, sealed: &SealedBuffer) {
+        let shared = Rc::clone(&self.shared);
+        let buffer = Rc::clone(&sealed.buffer);
+        self.shared.spawn(async move {
+            let file = shared.writable.borrow().get(&commit.segment).cloned();
+            let path = segment_path(&shared.options.dir, commit.segment);
+            let Some(file) = file else { give_up("finding", &path, "it is not open") };
+            if let Some(delay) = shared.options.commit_delay {
+                glommio::timer::sleep(delay).await;
+            }
+            let started = Instant::now();
+            match file.write_rc_at(buffer, commit.position).await {
+                Ok(written) if written == commit.bytes => {}
+                Ok(written) => {
+                    give_up("writing", &path, format!("{written} of {} bytes", commit.bytes))
+                }
+                Err(cause) => give_up("writing", &path, cause),
+            }
+            let written = Event::Written(started.elapsed());
+            if commit.flush && !commit.tell_written {
+                // It goes with the news of the flush: a turn of the loop less for each commit.
+                shared.events.borrow_mut().push(written);
+            } else {
+                shared.report(written);
+            }
+            if commit.flush {
+                let started = Instant::now();
+                if let Err(cause) = file.fdatasync().await {
+                    give_up("flushing", &path, cause);
+                }
+                shared.report(Event::Flushed(started.elapsed()));
+            }
+        });
+    }
+
+    /// Begins what the log asks for.
+    pub fn start(&self, request: Request) {
+        let shared = Rc::clone(&self.shared);
+        match request {
+            Request::Read(request) => self.shared.spawn(async move {
+                let bytes = shared.read(request).await;
+                shared.report(Event::Read(request, bytes));
+            }),
+            Request::MakeSegment(key) => self.shared.spawn(async move {
+                let event = match shared.make_segment(key).await {
+                    Ok(()) => Event::SegmentReady(key),
+                    Err(cause) => Event::SegmentRefused(cause),
+                };
+                shared.report(event);
+            }),
+            Request::WriteIndex { key, bytes } => {
+                self.shared.spawn(async move { shared.write_index(key, bytes).await });
+            }
+            Request::Delete(key) => {
+                shared.deletions.borrow_mut().push_back(key);
+                if !shared.deleting.replace(true) {
+                    self.shared.spawn(async move { shared.delete_all().await });
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn read(&self, request: ReadRequest) -> Option<SharedBytes> {
+        let path = match request.file {
+            FileKey::Segment(key) => segment_path(&self.options.dir, key),
+            FileKey::Index(key) => index_path(&self.options.dir, key),
+        };
+        let file = match self.open(request.file, &path).await {
+            Ok(file) => file,
+            Err(cause) => {
+                tracing::error!("opening {} failed: {cause}", path.display());
+                return None;
+            }
+        };
+        match file.read_at_aligned(request.position, request.bytes).await {
+            Ok(bytes) => Some(Rc::new(Extent(bytes))),
+            Err(cause) => {
+                tracing::error!("reading {} failed: {cause}", path.display());
+                None
+            }
+        }
+    }
+
+    async fn open(&self, key: FileKey, path: &Path) -> io::Result<Rc<DmaFile>> {
+        if let FileKey::Segment(segment) = key
+            && let Some(file) = self.writable.borrow().get(&segment)
+        {
+            return Ok(Rc::clone(file));
+        }
+        if let Some((_, file)) = self.opened.borrow().iter().find(|(opened, _)| *opened == key) {
+            return Ok(Rc::clone(file));
+        }
+        let file = Rc::new(DmaFile::open(path).await?);
+        let mut opened = self.opened.borrow_mut();
+        if opened.len() >= OPEN_FILES_MAX {
+            // Reads that are under way keep their own reference.
+            opened.pop_front();
+        }
+        opened.push_back((key, Rc::clone(&file)));
+        Ok(file)
+    }
+
+    /// Makes the file of a segment: space, zeros where commits are to overwrite, all of it and the
+    /// directory entry flushed.
+    async fn make_segment(&self, key: SegmentKey) -> io::Result<()> {
+        let bytes = self.options.segment_bytes;
+        let (free, _) = disk::space(&self.options.dir)?;
+        if free < bytes + self.options.reserve_bytes {
+            let text = format!(
+                "{} MiB are free, a segment takes {} MiB and {} MiB are kept free (log.reserve_bytes)",
+                free >> 20,
+                bytes >> 20,
+                self.options.reserve_bytes >> 20
+            );
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
+        }
+        let path = segment_path(&self.options.dir, key);
+        let made = self.fill_segment(&path, bytes).await;
+        match made {
+            Ok(file) => {
+                sync_dir(log_dir(&self.options.dir, key.generation, key.log)).await?;
+                self.writable.borrow_mut().insert(key, Rc::new(file));
+                Ok(())
+            }
+            Err(cause) => {
+                // Half a segment only takes the space that is wanting; it holds nothing.
+                let _ = remove(&path).await;
+                Err(cause)
+            }
+        }
+    }
+
+    async fn fill_segment(&self, path: &Path, bytes: u64) -> io::Result<DmaFile> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .dma_open(path)
+            .await?;
+        let zeros = self.options.prepare != Prepare::Append;
+        file.pre_allocate(bytes, !zeros).await?;
+        if zeros {
+            let mut buffer = file.alloc_dma_buffer(ZEROS_BYTES);
+            buffer.as_bytes_mut().fill(0);
+            let buffer = Rc::new(buffer);
+            let mut at = 0;
+            while at < bytes {
+                // Segments are multiples of 4096, not of this buffer.
+                let length = (bytes - at).min(ZEROS_BYTES as u64);
+                let piece = if length == ZEROS_BYTES as u64 {
+                    Rc::clone(&buffer)
+                } else {
+                    let mut rest = file.alloc_dma_buffer(length as usize);
+                    rest.as_bytes_mut().fill(0);
+                    Rc::new(rest)
+                };
+                let written = file.write_rc_at(piece, at).await?;
+                if written as u64 != length {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+                }
+                at += length;
+                if !self.hurry.get() {
+                    glommio::timer::sleep(ZEROS_PAUSE).await;
+                }
+            }
+        }
+        file.fdatasync().await?;
+        Ok(file)
+    }
+
+    /// Writes an index file; it is tried again until it is there, as memory holds it until then.
+    async fn write_index(&self, key: SegmentKey, bytes: Vec<u8>) {
+        let path = index_path(&self.options.dir, key);
+        loop {
+            match self.try_write_index(key, &path, &bytes).await {
+                Ok(()) => {
+                    // The segment is full: from now on it is only read.
+                    self.writable.borrow_mut().remove(&key);
+                    return self.report(Event::IndexWritten(key));
+                }
+                Err(cause) => {
+                    tracing::warn!("writing {} failed, trying again: {cause}", path.display());
+                    glommio::timer::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    async fn try_write_index(&self, key: SegmentKey, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let aside = path.with_extension("idx.new");
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).dma_open(&aside).await?;
+        let mut buffer = file.alloc_dma_buffer(bytes.len());
+        buffer.as_bytes_mut().copy_from_slice(bytes);
+        let written = file.write_at(buffer, 0).await?;
+        if written != bytes.len() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        file.fdatasync().await?;
+        file.rename(path).await?;
+        file.close().await?;
+        sync_dir(log_dir(&self.options.dir, key.generation, key.log)).await
+    }
+
+    /// Deletes in the order that was asked for, segment before index, and goes on only when each is
+    /// gone: a segment that is missing behind one that is there would be damage.
+    async fn delete_all(&self) {
+        loop {
+            let Some(key) = self.deletions.borrow().front().copied() else { break };
+            self.writable.borrow_mut().remove(&key);
+            let segment = segment_path(&self.options.dir, key);
+            let index = index_path(&self.options.dir, key);
+            for (file, path) in [(FileKey::Segment(key), segment), (FileKey::Index(key), index)] {
+                self.opened.borrow_mut().retain(|(opened, _)| *opened != file);
+                while let Err(cause) = delete(&path).await {
+                    tracing::warn!("deleting {} failed, trying again: {cause}", path.display());
+                    glommio::timer::sleep(RETRY_AFTER).await;
+                }
+            }
+            tracing::info!("segment {} deleted: nothing in it is kept any more", key.stem());
+            self.deletions.borrow_mut().pop_front();
+        }
+        self.deleting.set(false);
+    }
+}
+
+/// Deletes a file that may be gone already.
+async fn delete(path: &Path) -> io::Result<()> {
+    match remove(path).await.map_err(io::Error::from) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
+}
+
+/// Flushes a directory, so that the names in it are durable. On a thread that may block: glommio's
+/// own directories are opened with O_PATH and cannot be flushed.
+async fn sync_dir(dir: PathBuf) -> io::Result<()> {
+    glommio::executor().spawn_blocking(move || std::fs::File::open(dir)?.sync_all()).await
+}
+
+/// Ends the process before it can acknowledge anything more.
+fn give_up(what: &str, path: &Path, cause: impl std::fmt::Display) -> ! {
+    eprintln!(
+        "tidegate: {what} {} failed: {cause}\n\
+         Nothing that was not acknowledged is lost silently: clients send it again.\n\
+         Look at the device (dmesg, smartctl), then start again: recovery keeps what was acknowledged.",
+        path.display()
+    );
+    // Not `exit`: no destructor may run a shard further.
+    std::process::abort()
+}

@@ -1,0 +1,276 @@
+//! The engine: everything that is done once, in the order in which it is done.
+//!
+//! Comes in: a checked configuration. The machine is asked what it grants, the data directory is
+//! locked and recovered, ports are bound, shards and control plane started, the banner printed; then
+//! the main thread waits for the shards to end. Errors say what, where and what to do.
+
+mod banner;
+mod options;
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::{Config, CoreSet, Prepare, Problem};
+use crate::driver::cores::{self, CoreRequest, Layout};
+use crate::driver::data_dir::{self, DataDir, StreamWanted, Wanted};
+use crate::driver::disk::{self, Disk};
+use crate::driver::launch::{self, Launch, Stopper};
+use crate::driver::open_connections::OpenConnections;
+use crate::driver::preflight;
+use crate::driver::stop::StopSignals;
+use crate::driver::{listen, storage};
+use crate::log::LogStarts;
+use crate::observe::Registry;
+use crate::record::ShardId;
+use crate::{control, observe};
+
+/// Descriptors that the engine needs beside its connections.
+const OTHER_FILES: u64 = 512;
+
+/// Why the engine did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The texts say it.
+pub enum Error {
+    #[error(transparent)]
+    Refused(#[from] preflight::Refusal),
+    #[error(transparent)]
+    Cores(#[from] cores::Error),
+    #[error(transparent)]
+    Disk(#[from] disk::DiskError),
+    #[error(transparent)]
+    DataDir(#[from] data_dir::Error),
+    #[error("{}", problems(.0))]
+    Config(Vec<Problem>),
+    #[error("{what}: {cause}")]
+    System { what: String, cause: std::io::Error },
+    #[error(
+        "log.segment_bytes is {segment_bytes}, and {needed} are needed for log.buffer_bytes and the \
+         number of streams and partitions: raise the one or lower the other"
+    )]
+    SegmentsTooSmall { segment_bytes: u64, needed: u64 },
+    #[error("shard {shard} cannot start: {cause}")]
+    Shard { shard: usize, cause: String },
+}
+
+fn problems(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
+    let what = what.into();
+    move |cause| Error::System { what, cause }
+}
+
+/// What was found out before anything was started.
+struct Ground {
+    layout: Layout,
+    shards: u32,
+    disk: Disk,
+    prepare: Prepare,
+    /// An MQTT and a Kafka listener a shard.
+    listeners: Vec<(OwnedFd, OwnedFd)>,
+    data: DataDir,
+    notes: Vec<String>,
+    connections_max: u32,
+}
+
+/// Runs the engine until it is told to stop.
+///
+/// # Errors
+/// [`Error`], all of them before the first message is taken.
+pub fn run(config: Config) -> Result<(), Error> {
+    let base = Instant::now();
+    let signals = StopSignals::block().map_err(system("blocking signals"))?;
+    let mut ground = prepare(&config)?;
+    let registry = Arc::new(registry(&ground));
+    let control = control::start(
+        config.http.listen,
+        Arc::clone(&registry),
+        Some(ground.layout.control.clone()),
+    )
+    .map_err(system(format!("listening on {} (--http-listen)", config.http.listen)))?;
+    let (stopper, threads) = start_shards(&config, &mut ground, &registry, base)?;
+    banner::print(&config, &ground, control.address());
+    std::thread::spawn(move || watch(signals, &stopper));
+    for thread in threads {
+        // A panic has ended the process already.
+        let _ = thread.join();
+    }
+    control.stop();
+    tracing::info!("stopped: everything that was taken is committed and acknowledged");
+    Ok(())
+}
+
+/// Waits for the signals that stop the engine.
+fn watch(signals: StopSignals, stopper: &Stopper) {
+    signals.wait();
+    tracing::info!("stopping: committing and acknowledging what was taken; once more ends at once");
+    stopper.stop();
+    let signal = signals.wait();
+    eprintln!("tidegate: ended at once by a second signal; what was acknowledged is on disk");
+    std::process::exit(128 + signal);
+}
+
+/// Asks the machine for everything that is needed, and recovers the data directory.
+fn prepare(config: &Config) -> Result<Ground, Error> {
+    preflight::kernel()?;
+    preflight::locked_memory()?;
+    let wanted = u64::from(config.mqtt.connections_max) + u64::from(config.kafka.connections_max);
+    let files = preflight::open_files(wanted, OTHER_FILES)?;
+    let mut notes: Vec<String> = files.warning.into_iter().collect();
+    let mut layout = lay_out(config)?;
+    notes.append(&mut layout.notes);
+
+    let dir = &config.data_dir;
+    disk::create(dir)?;
+    let lock = data_dir::lock(dir)?;
+    let there = data_dir::read_manifest(dir)?.map(|manifest| manifest.partitions);
+    let asked = layout.shards.len() as u32;
+    let partitions = there.unwrap_or_else(|| config.partitions_for(asked));
+    let shards = asked.min(partitions);
+    if shards < asked {
+        notes.push(format!("{partitions} partitions: only {shards} of {asked} shards are started"));
+        layout.shards.truncate(shards as usize);
+    }
+    config.check_ports(shards).map_err(Error::Config)?;
+    let listeners = bind(config, shards)?;
+    let first = u64::from(shards) * config.log.segment_bytes;
+    let disk = disk::check(dir, first)?;
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wanted = Wanted {
+        shards,
+        partitions: config.partitions,
+        partitions_of_new: config.partitions_for(asked),
+        streams: config
+            .streams
+            .iter()
+            .map(|s| StreamWanted { name: s.name.clone(), durability: s.durability })
+            .collect(),
+        block: disk.alignment.log_block as usize,
+        wall_ms: wall.as_millis() as i64,
+    };
+    let mut data = data_dir::open(dir, lock, &wanted)?;
+    notes.append(&mut data.notes);
+    let prepare = match (config.log.prepare, disk.probe.prepare) {
+        (Prepare::Auto, disk::Prepare::Zero) => Prepare::Zero,
+        (Prepare::Auto, disk::Prepare::Append) => Prepare::Append,
+        (named, _) => named,
+    };
+    let connections_max = config.mqtt.connections_max.min(files.connections as u32);
+    Ok(Ground { layout, shards, disk, prepare, listeners, data, notes, connections_max })
+}
+
+/// Which shard runs on which core; with `shards` above the number of cores, they share them.
+fn lay_out(config: &Config) -> Result<Layout, Error> {
+    let request = match &config.cores {
+        CoreSet::Auto => CoreRequest::Auto,
+        CoreSet::List(cores) => {
+            CoreRequest::Explicit(cores.iter().map(|core| *core as usize).collect())
+        }
+    };
+    let all = cores::plan(&request, None)?;
+    match config.shards {
+        Some(shards) if shards as usize > all.shards.len() => {
+            let mut layout = all;
+            let have = layout.shards.len();
+            layout.notes.push(format!("{shards} shards share {have} cores"));
+            layout.shards = (0..shards as usize).map(|i| layout.shards[i % have]).collect();
+            Ok(layout)
+        }
+        shards => Ok(cores::plan(&request, shards)?),
+    }
+}
+
+/// Binds every port, each first by itself: an engine that shares its port must not be joined.
+fn bind(config: &Config, shards: u32) -> Result<Vec<(OwnedFd, OwnedFd)>, Error> {
+    preflight::port(config.mqtt.listen, "--mqtt-listen")?;
+    preflight::port(config.http.listen, "--http-listen")?;
+    let kafka = |shard: u32| {
+        let port = config.kafka.listen.port() + shard as u16;
+        SocketAddr::new(config.kafka.listen.ip(), port)
+    };
+    for shard in 0..shards {
+        preflight::port(kafka(shard), "--kafka-listen")?;
+    }
+    (0..shards)
+        .map(|shard| {
+            let mqtt = config.mqtt.listen;
+            let listening = system(format!("listening on {mqtt} (--mqtt-listen)"));
+            let mqtt = listen::listen(mqtt, true).map_err(listening)?;
+            let address = kafka(shard);
+            let listening = system(format!("listening on {address} (--kafka-listen)"));
+            Ok((mqtt, listen::listen(address, false).map_err(listening)?))
+        })
+        .collect()
+}
+
+fn registry(ground: &Ground) -> Registry {
+    let manifest = &ground.data.manifest;
+    Registry::new(observe::EngineInfo {
+        version: env!("CARGO_PKG_VERSION"),
+        shards: ground.shards,
+        partitions: manifest.partitions,
+        streams: options::stream_infos(manifest, &ground.data),
+        started: SystemTime::now(),
+    })
+}
+
+/// Starts all shards and waits until each of them accepts.
+fn start_shards(
+    config: &Config,
+    ground: &mut Ground,
+    registry: &Registry,
+    base: Instant,
+) -> Result<(Stopper, Vec<std::thread::JoinHandle<()>>), Error> {
+    let streams = options::streams(config, ground);
+    let needed = options::log(config, ground, ShardId(0), &streams).segment_bytes_min();
+    if config.log.segment_bytes < needed {
+        let segment_bytes = config.log.segment_bytes;
+        return Err(Error::SegmentsTooSmall { segment_bytes, needed });
+    }
+    let recovered = Arc::new(std::mem::take(&mut ground.data.recovered));
+    let starts = Arc::new(LogStarts::new(streams.len(), ground.data.manifest.partitions));
+    let open = Arc::new(OpenConnections::new(ground.connections_max, config.kafka.connections_max));
+    let (entrances, stopper) =
+        launch::entrances(ground.shards).map_err(system("making eventfds"))?;
+    let listeners = std::mem::take(&mut ground.listeners);
+    let mut threads = Vec::new();
+    let mut ready = Vec::new();
+    for (shard, (entrance, listeners)) in entrances.into_iter().zip(listeners).enumerate() {
+        let id = ShardId(shard as u32);
+        let launch = Launch {
+            core: ground.layout.shards[shard],
+            shard: options::shard(config, ground, id, Arc::clone(&registry.shards()[shard])),
+            log: options::log(config, ground, id, &streams),
+            recovered: Arc::clone(&recovered),
+            sockets: options::sockets(config, listeners, Arc::clone(&open)),
+            storage: storage::Options {
+                dir: ground.data.path.clone(),
+                segment_bytes: config.log.segment_bytes,
+                prepare: ground.prepare,
+                reserve_bytes: config.log.reserve_bytes,
+                commit_delay: None,
+            },
+            spin: config.spin,
+            starts: Arc::clone(&starts),
+            age_ms: ground.data.manifest.age_ms,
+            base,
+            seed: uuid::Uuid::new_v4().as_u64_pair().0,
+        };
+        let (tell, told) = mpsc::channel();
+        let thread =
+            launch::start(launch, entrance, &stopper, tell).map_err(system("starting a thread"))?;
+        threads.push(thread);
+        ready.push(told);
+    }
+    for (shard, told) in ready.into_iter().enumerate() {
+        let failed = |cause: String| Error::Shard { shard, cause };
+        match told.recv_timeout(Duration::from_secs(300)) {
+            Ok(result) => result.map_err(failed)?,
+            Err(_) => return Err(failed("it did not become ready".to_owned())),
+        }
+    }
+    Ok((stopper, threads))
+}

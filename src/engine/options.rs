@@ -1,0 +1,176 @@
+//! From the configuration to what each station is told: a station never sees the whole of it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::Ground;
+use crate::config::{Config, Retention};
+use crate::driver::data_dir::DataDir;
+use crate::driver::open_connections::OpenConnections;
+use crate::driver::sockets;
+use crate::ingest::mqtt;
+use crate::log::manifest::Manifest;
+use crate::log::{self, StreamOptions};
+use crate::observe::{ShardMetrics, StreamInfo};
+use crate::record::{Compression, Durability, ShardId, StreamId, StreamName};
+use crate::serve::kafka;
+use crate::shard;
+use crate::transform::TopicTable;
+
+/// Bytes read from disk at once for a consumer that lags.
+const READ_BYTES: usize = 256 << 10;
+/// How long a stream is kept that the configuration does not name any more.
+const UNNAMED_RETENTION_MS: u64 = 7 * 86_400_000;
+
+/// The streams by id: those of the configuration, and those that earlier starts had.
+pub fn streams(config: &Config, ground: &Ground) -> Vec<StreamOptions> {
+    let manifest = &ground.data.manifest;
+    let share = ground.disk.total_bytes as f64 * config.log.disk_share;
+    let named = config.streams.iter().filter(|s| s.retention_bytes.is_some()).count();
+    let sharing = manifest.streams.len().saturating_sub(named).max(1);
+    let part = share as u64 / sharing as u64;
+    manifest
+        .streams
+        .iter()
+        .map(|known| match config.streams.iter().find(|s| s.name == known.name) {
+            Some(stream) => StreamOptions {
+                durability: stream.durability,
+                compression: stream.compression,
+                retention_bytes: stream.retention_bytes.unwrap_or(part) / u64::from(ground.shards),
+                retention_ms: retention_ms(stream.retention),
+            },
+            None => StreamOptions {
+                durability: Durability::Fsync,
+                compression: Compression::None,
+                retention_bytes: part / u64::from(ground.shards),
+                retention_ms: UNNAMED_RETENTION_MS,
+            },
+        })
+        .collect()
+}
+
+fn retention_ms(retention: Retention) -> u64 {
+    retention.age_ms().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(u64::MAX)
+}
+
+/// The streams as metrics name them.
+pub fn stream_infos(manifest: &Manifest, data: &DataDir) -> Vec<StreamInfo> {
+    let durability = |name: &StreamName| {
+        let named = data.streams.iter().find(|stream| stream.name == *name);
+        named.map_or(Durability::Fsync, |stream| stream.durability)
+    };
+    manifest
+        .streams
+        .iter()
+        .map(|s| StreamInfo { name: s.name.clone(), durability: durability(&s.name) })
+        .collect()
+}
+
+/// What a shard is told.
+pub fn shard(
+    config: &Config,
+    ground: &Ground,
+    id: ShardId,
+    metrics: Arc<ShardMetrics>,
+) -> shard::Options {
+    shard::Options {
+        shard: id,
+        shards: ground.shards,
+        partitions: ground.data.manifest.partitions,
+        mqtt: mqtt::Limits {
+            packet_bytes_max: config.mqtt.packet_bytes_max as u32,
+            receive_maximum: config.mqtt.receive_maximum,
+            topic_alias_maximum: config.mqtt.topic_alias_maximum,
+            keep_alive_s_max: config.mqtt.keep_alive_max.as_secs() as u16,
+            ..mqtt::Limits::default()
+        },
+        connect_timeout_ns: config.mqtt.connect_timeout.as_nanos() as u64,
+        unacknowledged_max: config.mqtt.unacknowledged_max,
+        mqtt_send_bytes_max: config.mqtt.send_bytes_max,
+        held_bytes_max: config.mqtt.held_bytes_max,
+        kafka: kafka::Limits {
+            request_bytes_max: config.kafka.request_bytes_max,
+            fetch_bytes_max: config.kafka.fetch_bytes_max,
+            ..kafka::Limits::default()
+        },
+        kafka_send_bytes_max: config.kafka.send_bytes_max,
+        topics: topics(config, &ground.data.manifest),
+        cluster: cluster(config, ground, id),
+        metrics,
+    }
+}
+
+fn topics(config: &Config, manifest: &Manifest) -> TopicTable {
+    let mut filters = Vec::new();
+    for stream in &config.streams {
+        let id = manifest.streams.iter().position(|known| known.name == stream.name);
+        let Some(id) = id.map(|id| StreamId(id as u32)) else { continue };
+        filters.extend(stream.topics.iter().map(|filter| (filter.as_str().to_owned(), id)));
+    }
+    TopicTable::new(filters)
+}
+
+fn cluster(config: &Config, ground: &Ground, here: ShardId) -> kafka::Cluster {
+    let manifest = &ground.data.manifest;
+    let nodes = (0..ground.shards)
+        .map(|shard| kafka::Node {
+            shard: ShardId(shard),
+            host: config.kafka_host().into(),
+            port: config.kafka.listen.port() + shard as u16,
+        })
+        .collect();
+    let streams = manifest
+        .streams
+        .iter()
+        .enumerate()
+        .map(|(id, stream)| kafka::Stream {
+            id: StreamId(id as u32),
+            name: stream.name.clone(),
+            uuid: stream.topic_id,
+        })
+        .collect();
+    let (id, epoch) = (&manifest.cluster_id, manifest.starts);
+    kafka::Cluster::new(id, here, nodes, streams, manifest.partitions, epoch)
+}
+
+/// What a log is told.
+pub fn log(
+    config: &Config,
+    ground: &Ground,
+    shard: ShardId,
+    streams: &[StreamOptions],
+) -> log::Options {
+    let manifest = &ground.data.manifest;
+    log::Options {
+        generation: manifest.current.generation,
+        shard,
+        shards: ground.shards,
+        partitions: manifest.partitions,
+        leader_epoch: manifest.starts,
+        block: ground.disk.alignment.log_block as usize,
+        segment_bytes: config.log.segment_bytes,
+        buffer_bytes: config.log.buffer_bytes,
+        batch_bytes_max: config.log.batch_bytes_max,
+        tail_cache_bytes: config.log.tail_cache_bytes,
+        read_cache_bytes: config.log.read_cache_bytes,
+        read_bytes: READ_BYTES,
+        segments_ahead: config.log.segments_ahead as usize,
+        streams: streams.to_vec(),
+    }
+}
+
+/// What a shard's sockets are told.
+pub fn sockets(
+    config: &Config,
+    (mqtt, kafka): (OwnedFd, OwnedFd),
+    open: Arc<OpenConnections>,
+) -> sockets::Options {
+    sockets::Options {
+        mqtt,
+        kafka,
+        buffer_bytes: config.receive.buffer_bytes as u32,
+        mqtt_buffers: config.receive.buffers as u16,
+        kafka_buffers: config.receive.kafka_buffers as u16,
+        open,
+    }
+}

@@ -1,0 +1,109 @@
+//! Rows: what the log knows of each partition of each stream that its shard owns.
+
+use std::collections::VecDeque;
+
+use super::Options;
+use super::index::{IndexRow, Span};
+use super::recovery::Recovered;
+use super::segment::{PartitionOffsets, SegmentKey};
+use crate::record::batch::BatchBuilder;
+use crate::record::{Committed, Durability, Offset, PartitionId, StreamId};
+
+/// How many offsets a stream that is not flushed reserves ahead.
+pub const RESERVED_AHEAD: u64 = 1 << 20;
+
+/// One partition of one stream.
+///
+/// Invariant: `start <= committed <= next`, and `next <= ceiling` where offsets are reserved.
+pub struct Row {
+    pub stream: StreamId,
+    pub partition: PartitionId,
+    /// The first offset that is kept.
+    pub start: Offset,
+    /// The next offset to be given.
+    pub next: Offset,
+    /// Everything below has its stream's durability.
+    pub committed: Committed,
+    /// Offsets below are durably reserved; `None` for streams that are flushed.
+    pub ceiling: Option<Offset>,
+    /// The ceiling that is on its way, if one is.
+    pub asked_ceiling: Option<Offset>,
+    /// Records that wait for the next commit.
+    pub builder: BatchBuilder,
+    /// What each segment holds of it, oldest first. The last may belong to the active segment.
+    pub spans: VecDeque<(SegmentKey, Span)>,
+}
+
+impl Row {
+    /// The row as a line of a segment header's table, where `next` is what was sealed before.
+    pub fn offsets(&self, next: Offset) -> PartitionOffsets {
+        PartitionOffsets {
+            stream: self.stream.0,
+            partition: self.partition.0,
+            start: self.start,
+            next,
+            ceiling: self.ceiling.unwrap_or(next),
+        }
+    }
+}
+
+/// Partitions that `options.shard` owns of each stream.
+pub fn owned(options: &Options) -> u32 {
+    let (shard, shards) = (options.shard.0, options.shards);
+    (options.partitions.saturating_sub(shard)).div_ceil(shards)
+}
+
+/// Where a partition's row is, if this shard owns the partition.
+pub fn row_index(options: &Options, stream: StreamId, partition: PartitionId) -> Option<usize> {
+    let known = stream.index() < options.streams.len() && partition.0 < options.partitions;
+    (known && partition.owner(options.shards) == options.shard)
+        .then(|| stream.index() * owned(options) as usize + partition.row(options.shards))
+}
+
+/// The rows of a log that continues after `recovered`.
+pub fn rows(options: &Options, recovered: &Recovered) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (stream, stream_options) in options.streams.iter().enumerate() {
+        for owned in 0..owned(options) {
+            let stream = StreamId(stream as u32);
+            let partition = PartitionId(options.shard.0 + owned * options.shards);
+            let found = recovered.offsets(stream, partition);
+            let flushed = stream_options.durability == Durability::Fsync;
+            let spans = recovered.spans(stream, partition);
+            // Offsets that were reserved and may have been given hold nothing that could be read:
+            // readers are not told of them.
+            let end = spans.back().map_or(found.next, |(_, span)| span.next);
+            rows.push(Row {
+                stream,
+                partition,
+                start: found.start,
+                next: found.next,
+                committed: Committed(end),
+                ceiling: (!flushed).then_some(found.ceiling),
+                asked_ceiling: None,
+                builder: BatchBuilder::default(),
+                spans,
+            });
+        }
+    }
+    rows
+}
+
+/// An empty index for the active segment, one row a row. Each has room for as many batches as it
+/// had in `before`, the index of the segment before, and some more: under a steady load the index
+/// grows only when a segment begins, never between a message and its commit.
+pub fn index_rows(rows: &[Row], before: &[IndexRow]) -> Vec<IndexRow> {
+    let room = |row: usize| {
+        let count = before.get(row).map_or(0, |row| row.entries.len());
+        count + count.div_ceil(8)
+    };
+    rows.iter()
+        .enumerate()
+        .map(|(at, row)| IndexRow {
+            stream: row.stream.0,
+            partition: row.partition.0,
+            ceiling: Offset(0),
+            entries: Vec::with_capacity(room(at)),
+        })
+        .collect()
+}

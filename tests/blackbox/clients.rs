@@ -1,0 +1,296 @@
+//! Runs the clients that others wrote: mosquitto_pub, paho-mqtt, kcat, confluent-kafka and
+//! kafka-python, and reads what they print.
+//!
+//! A client that is not installed skips the test, loudly; with TIDEGATE_REQUIRE_CLIENTS=1 (CI) it
+//! fails it. Python comes from TIDEGATE_PYTHON, else from the environment that scripts/clients.sh
+//! makes under target/, else from the path.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::engine::Engine;
+
+/// A consumer that reads a topic from the start to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumer {
+    Kcat,
+    Confluent,
+    KafkaPython,
+}
+
+pub const CONSUMERS: [Consumer; 3] = [Consumer::Kcat, Consumer::Confluent, Consumer::KafkaPython];
+
+/// A record as a Kafka client saw it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Record {
+    pub partition: u32,
+    pub offset: i64,
+    pub timestamp: i64,
+    pub key: String,
+    pub headers: Vec<(String, String)>,
+    pub value: Vec<u8>,
+}
+
+impl Record {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.value).expect("this value is text")
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(held, _)| held == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Says that a test cannot run here; in CI that is a failure. Past the harness's capture, because
+/// a skipped test must be seen.
+pub fn skipped(reason: &str) {
+    let required = std::env::var("TIDEGATE_REQUIRE_CLIENTS").is_ok_and(|value| value == "1");
+    assert!(!required, "TIDEGATE_REQUIRE_CLIENTS=1, but {reason}");
+    skipped_anyway(reason);
+}
+
+/// `skipped` for what even CI may lack (root, loop devices).
+pub fn skipped_anyway(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.find_map(|folder| Some(folder.join(program)).filter(|file| file.is_file()))
+}
+
+/// Whether a program is there; says that the test is skipped when it is not.
+pub fn has(program: &str) -> bool {
+    let found = on_path(program).is_some();
+    if !found {
+        skipped(&format!("{program} not found"));
+    }
+    found
+}
+
+/// The Python that has all three client libraries.
+fn python() -> Option<&'static Path> {
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = PYTHON.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+        let mut candidates = Vec::new();
+        candidates.extend(std::env::var_os("TIDEGATE_PYTHON").map(PathBuf::from));
+        candidates.extend(target.map(|target| target.join("clients/bin/python")));
+        candidates.extend(on_path("python3"));
+        candidates.into_iter().find(|python| {
+            let imports = ["-c", "import paho.mqtt, confluent_kafka, kafka"];
+            let status = Command::new(python).args(imports).stderr(Stdio::null()).status();
+            status.is_ok_and(|status| status.success())
+        })
+    });
+    found.as_deref()
+}
+
+/// Whether the Python clients are there; says that the test is skipped when they are not.
+pub fn has_python() -> bool {
+    let found = python().is_some();
+    if !found {
+        skipped(
+            "Python with paho-mqtt, confluent-kafka and kafka-python not found: run scripts/clients.sh",
+        );
+    }
+    found
+}
+
+/// Whether a consumer is there.
+pub fn has_consumer(consumer: Consumer) -> bool {
+    match consumer {
+        Consumer::Kcat => has("kcat"),
+        Consumer::Confluent | Consumer::KafkaPython => has_python(),
+    }
+}
+
+fn script(name: &str) -> Command {
+    let python = python().expect("the test asked has_python");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let mut command = Command::new(python);
+    // No __pycache__ in the tree.
+    command.arg("-B").arg(folder.join(name)).stdin(Stdio::null());
+    command
+}
+
+/// Runs a client to its end; panics with what it said when it fails.
+fn output(command: &mut Command) -> Vec<u8> {
+    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{command:?} left with {}:\n{said}", done.status);
+    done.stdout
+}
+
+/// mosquitto_pub with arguments beside host and port.
+pub fn mosquitto_pub(engine: &Engine, arguments: &[&str]) {
+    let mut command = Command::new("mosquitto_pub");
+    command.args(["-h", "127.0.0.1", "-p", &engine.ports.mqtt.to_string()]).args(arguments);
+    output(&mut command);
+}
+
+/// tests/clients/publish.py: what paho saw acknowledged, as (device, sequence, payload).
+pub fn paho_publish(engine: &Engine, arguments: &[&str]) -> Vec<(String, u64, String)> {
+    let mut command = script("publish.py");
+    command.args(["--port", &engine.ports.mqtt.to_string()]).args(arguments);
+    let lines = String::from_utf8(output(&mut command)).unwrap();
+    let acknowledged = lines.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let word = |name: &str| line[name].as_str().unwrap().to_owned();
+        (word("device"), line["seq"].as_u64().unwrap(), word("payload"))
+    });
+    acknowledged.collect()
+}
+
+/// Everything in a topic, in each partition's order, partitions ascending.
+pub fn read_all(consumer: Consumer, engine: &Engine, topic: &str) -> Vec<Record> {
+    let mut records = match consumer {
+        Consumer::Kcat => kcat_records(&output(&mut kcat(engine, topic))),
+        Consumer::Confluent | Consumer::KafkaPython => {
+            let mut command = script("consume.py");
+            command.args(["--library", library(consumer)]);
+            command.args(["--bootstrap", &engine.bootstrap(), "--topic", topic]);
+            let lines = String::from_utf8(output(&mut command)).unwrap();
+            lines.lines().map(|line| python_record(&serde_json::from_str(line).unwrap())).collect()
+        }
+    };
+    // Stable: the order within a partition stays as the client gave it.
+    records.sort_by_key(|record: &Record| record.partition);
+    records
+}
+
+/// The consumer that tests use when any will do: confluent-kafka, else kcat.
+pub fn any_consumer() -> Option<Consumer> {
+    if python().is_some() {
+        return Some(Consumer::Confluent);
+    }
+    has("kcat").then_some(Consumer::Kcat)
+}
+
+/// The offset that ListOffsets gives for a time, by partition; -1 where nothing is that late.
+pub fn offsets_at(consumer: Consumer, engine: &Engine, topic: &str, time_ms: i64) -> Vec<i64> {
+    let mut command = script("consume.py");
+    command.args(["--library", library(consumer), "--time", &time_ms.to_string()]);
+    command.args(["--bootstrap", &engine.bootstrap(), "--topic", topic]);
+    let lines = String::from_utf8(output(&mut command)).unwrap();
+    let offsets = lines.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["offset"].as_i64().unwrap()
+    });
+    offsets.collect()
+}
+
+fn library(consumer: Consumer) -> &'static str {
+    match consumer {
+        Consumer::Kcat => panic!("kcat is not a Python library"),
+        Consumer::Confluent => "confluent",
+        Consumer::KafkaPython => "kafka-python",
+    }
+}
+
+fn python_record(line: &Value) -> Record {
+    let bytes = |value: &Value| value.as_str().map(unhex).unwrap_or_default();
+    let text = |value: &Value| String::from_utf8(bytes(value)).expect("this is text");
+    let headers = line["headers"].as_array().unwrap().iter();
+    Record {
+        partition: line["partition"].as_u64().unwrap() as u32,
+        offset: line["offset"].as_i64().unwrap(),
+        timestamp: line["timestamp"].as_i64().unwrap(),
+        key: text(&line["key"]),
+        headers: headers
+            .map(|pair| (pair[0].as_str().unwrap().to_owned(), text(&pair[1])))
+            .collect(),
+        value: bytes(&line["value"]),
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| (byte as char).to_digit(16).expect("a hexadecimal digit") as u8;
+    text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+}
+
+/// Lengths before the bytes, so that any payload can be read back.
+const KCAT_FORMAT: &str = "%p %o %T %K %S %h\\n%k%s\\n";
+
+fn kcat(engine: &Engine, topic: &str) -> Command {
+    let mut command = Command::new("kcat");
+    command.args(["-C", "-q", "-e", "-b", &engine.bootstrap(), "-t", topic, "-o", "beginning"]);
+    command.args(["-X", "fetch.message.max.bytes=2097152", "-f", KCAT_FORMAT]);
+    command
+}
+
+fn kcat_records(mut bytes: &[u8]) -> Vec<Record> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let line_end = bytes.iter().position(|byte| *byte == b'\n').expect("a whole line");
+        let line = std::str::from_utf8(&bytes[..line_end]).unwrap();
+        let mut words = line.splitn(6, ' ');
+        let mut number = || words.next().unwrap().parse::<i64>().unwrap();
+        let (partition, offset, timestamp) = (number(), number(), number());
+        let (key, value) = (number().max(0) as usize, number().max(0) as usize);
+        let headers = words.next().unwrap_or_default();
+        let body = &bytes[line_end + 1..];
+        records.push(Record {
+            partition: partition as u32,
+            offset,
+            timestamp,
+            key: String::from_utf8(body[..key].to_vec()).unwrap(),
+            headers: headers
+                .split(',')
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            value: body[key..key + value].to_vec(),
+        });
+        bytes = &body[key + value + 1..];
+    }
+    records
+}
+
+/// A consumer that stands at the end of a topic and waits for what comes.
+#[derive(Debug)]
+pub struct Follower {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Follower {
+    /// Starts it and returns when it stands at the end of every partition.
+    pub fn start(consumer: Consumer, engine: &Engine, topic: &str, count: usize) -> Self {
+        let mut command = script("consume.py");
+        command.args(["--library", library(consumer), "--follow", &count.to_string()]);
+        command.args(["--bootstrap", &engine.bootstrap(), "--topic", topic]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the follower starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output"));
+        let mut follower = Self { child, lines };
+        let ready = follower.line().expect("the follower gets ready");
+        assert_eq!(ready["ready"], true, "{ready}");
+        follower
+    }
+
+    fn line(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        let count = self.lines.read_line(&mut line).expect("the follower's output");
+        (count > 0).then(|| serde_json::from_str(&line).expect("a line of JSON"))
+    }
+
+    /// The next record; the script's own time-out ends the wait.
+    pub fn record(&mut self) -> Record {
+        python_record(&self.line().expect("one more record"))
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let mut rest = String::new();
+        let _ = self.lines.read_to_string(&mut rest);
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,22 @@
+//! The engine from outside: the real binary, and the clients that others wrote.
+//!
+//! Each test starts an engine of its own on free ports over a directory of its own, so that they
+//! run side by side. Real clients show that the protocols are what the world speaks; the socket
+//! client in `wire` says what no well-behaved client would.
+
+#![allow(clippy::unwrap_used)] // a test's panic is its report
+
+mod clients;
+mod engine;
+mod wire;
+
+mod consuming;
+mod crowd;
+mod full_disk;
+mod mqtt_rules;
+mod payloads;
+mod publishing;
+mod restarting;
+mod segments;
+mod starting;
+mod streams;

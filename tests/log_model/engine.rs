@@ -1,0 +1,427 @@
+//! The driver's part, simulated: commits, requests, recovery, the manifest.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use tidegate::log::index::{decode, decode_directory};
+use tidegate::log::recovery::{Damage, LogScan, Recovered, RecoveredSegment};
+use tidegate::log::segment::{PartitionOffsets, SegmentHeader};
+use tidegate::log::{Commit, FileKey, Log, LogStarts, Options, Request, SegmentKey, StreamOptions};
+use tidegate::record::{PartitionId, ShardId, StreamId};
+
+use crate::disk::{Disk, Random};
+
+/// What stays the same from start to start.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub partitions: u32,
+    pub block: usize,
+    pub segment_bytes: u64,
+    pub buffer_bytes: usize,
+    pub batch_bytes_max: usize,
+    pub tail_cache_bytes: usize,
+    pub read_cache_bytes: usize,
+    pub read_bytes: usize,
+    pub segments_ahead: usize,
+    /// Segments are made empty and grow, instead of being filled with zeros.
+    pub appending: bool,
+    /// Offsets reserved at a start instead of the log's own number, so that they run out.
+    pub reserved: Option<u64>,
+    pub streams: Vec<StreamOptions>,
+}
+
+impl Setup {
+    pub fn options(&self, generation: u32, shard: u32, shards: u32) -> Options {
+        Options {
+            generation,
+            shard: ShardId(shard),
+            shards,
+            partitions: self.partitions,
+            leader_epoch: generation,
+            block: self.block,
+            segment_bytes: self.segment_bytes,
+            buffer_bytes: self.buffer_bytes,
+            batch_bytes_max: self.batch_bytes_max,
+            tail_cache_bytes: self.tail_cache_bytes,
+            read_cache_bytes: self.read_cache_bytes,
+            read_bytes: self.read_bytes,
+            segments_ahead: self.segments_ahead,
+            streams: self.streams.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Manifest {
+    generation: u32,
+    shards: u32,
+    offsets: BTreeMap<(u32, u32), PartitionOffsets>,
+    sealed: Vec<SegmentKey>,
+}
+
+/// A commit on its way.
+struct Sealed {
+    commit: Commit,
+    bytes: Rc<Vec<u8>>,
+    written: bool,
+}
+
+pub struct Shard {
+    pub log: Log,
+    sealed: Option<Sealed>,
+    /// The commit sealed last.
+    pub last: Option<Commit>,
+    outstanding: Vec<Request>,
+}
+
+pub struct Engine {
+    pub setup: Setup,
+    pub disk: Disk,
+    pub shards: Vec<Shard>,
+    pub starts: LogStarts,
+    pub disk_full: bool,
+    pub wall_ms: i64,
+    pub age_ms: u64,
+    manifest: Manifest,
+    /// Steps of recovery until power is lost.
+    interrupt_in: Option<usize>,
+}
+
+/// Why a recovery did not end.
+#[derive(Debug)]
+pub enum Failed {
+    Interrupted,
+    Damage(Damage),
+}
+
+impl From<Damage> for Failed {
+    fn from(damage: Damage) -> Self {
+        Self::Damage(damage)
+    }
+}
+
+impl Engine {
+    /// An engine that has not been started.
+    pub fn new(setup: Setup, seed: u64) -> Self {
+        Self {
+            starts: LogStarts::new(setup.streams.len(), setup.partitions),
+            setup,
+            disk: Disk::new(seed),
+            shards: Vec::new(),
+            disk_full: false,
+            wall_ms: 1_700_000_000_000,
+            age_ms: 0,
+            manifest: Manifest::default(),
+            interrupt_in: None,
+        }
+    }
+
+    pub fn random(&mut self) -> &mut Random {
+        &mut self.disk.random
+    }
+
+    pub fn owner(&mut self, partition: u32) -> &mut Shard {
+        let shards = self.shards.len() as u32;
+        &mut self.shards[(partition % shards) as usize]
+    }
+
+    pub fn log(&mut self, partition: u32) -> &mut Log {
+        &mut self.owner(partition).log
+    }
+
+    /// Seals a commit, if there is anything to seal.
+    pub fn seal(&mut self, shard: usize) -> bool {
+        let (wall_ms, age_ms) = (self.wall_ms, self.age_ms);
+        let Shard { log, sealed, last, .. } = &mut self.shards[shard];
+        let Some(room) = log.commit_bytes() else { return false };
+        let mut bytes = vec![0xa5; room];
+        let waiting = log.waiting_bytes();
+        let commit = log.seal(&mut bytes, wall_ms, age_ms).expect("commit_bytes said so");
+        assert!(sealed.is_none(), "two commits under way");
+        assert!(commit.bytes <= room && commit.bytes.is_multiple_of(self.setup.block));
+        assert!(commit.position + commit.bytes as u64 <= self.setup.segment_bytes);
+        assert!(waiting <= self.setup.buffer_bytes);
+        bytes.truncate(commit.bytes);
+        let bytes = Rc::new(bytes);
+        log.keep_sealed(bytes.clone());
+        *last = Some(commit);
+        *sealed = Some(Sealed { commit, bytes, written: false });
+        true
+    }
+
+    /// The write of a sealed commit ends.
+    pub fn write(&mut self, shard: usize) -> bool {
+        let Shard { log, sealed, .. } = &mut self.shards[shard];
+        let Some(under_way) = sealed.as_mut().filter(|sealed| !sealed.written) else {
+            return false;
+        };
+        let file = FileKey::Segment(under_way.commit.segment);
+        let position = under_way.commit.position as usize;
+        assert!(self.disk.exists(file), "segments are made before they are written");
+        assert!(self.disk.is_blank(file, position, under_way.commit.bytes), "written twice");
+        self.disk.write(file, position, &under_way.bytes);
+        under_way.written = true;
+        if log.on_written() {
+            assert!(!under_way.commit.flush);
+            *sealed = None;
+        } else {
+            assert!(under_way.commit.flush);
+        }
+        true
+    }
+
+    /// The flush of a written commit ends.
+    pub fn flush(&mut self, shard: usize) -> bool {
+        let Shard { log, sealed, .. } = &mut self.shards[shard];
+        let Some(under_way) = sealed.take_if(|sealed| sealed.written) else { return false };
+        self.disk.flush(FileKey::Segment(under_way.commit.segment));
+        log.on_flushed();
+        true
+    }
+
+    fn collect(&mut self, shard: usize) {
+        let Shard { log, outstanding, .. } = &mut self.shards[shard];
+        log.take_requests(outstanding);
+        log.take_advanced(&mut Vec::new());
+    }
+
+    /// Answers one request, chosen by `pick` among those that `wanted` wants.
+    pub fn answer(&mut self, shard: usize, pick: usize, wanted: impl Fn(&Request) -> bool) -> bool {
+        self.collect(shard);
+        let outstanding = &mut self.shards[shard].outstanding;
+        // Whatever order, but for deletions: those keep theirs.
+        let is_delete = |i: &usize| matches!(outstanding[*i], Request::Delete(_));
+        let first_delete = (0..outstanding.len()).find(is_delete);
+        let choices: Vec<_> = (0..outstanding.len())
+            .filter(|i| wanted(&outstanding[*i]) && (!is_delete(i) || first_delete == Some(*i)))
+            .collect();
+        if choices.is_empty() {
+            return false;
+        }
+        let request = outstanding.remove(choices[pick % choices.len()]);
+        let log = &mut self.shards[shard].log;
+        match request {
+            Request::Read(read) => {
+                assert!(read.position.is_multiple_of(self.setup.block as u64));
+                let bytes = self.disk.read(read.file, read.position as usize, read.bytes);
+                log.on_read(read, bytes.map(|bytes| Rc::new(bytes) as _));
+            }
+            Request::MakeSegment(_) if self.disk_full => log.on_segment_refused(),
+            Request::MakeSegment(key) => {
+                let bytes = if self.setup.appending { 0 } else { self.setup.segment_bytes };
+                assert!(!self.disk.exists(FileKey::Segment(key)), "made twice");
+                self.disk.make(FileKey::Segment(key), bytes as usize);
+                log.on_segment_ready(key);
+            }
+            Request::WriteIndex { key, bytes } => {
+                self.disk.write(FileKey::Index(key), 0, &bytes);
+                self.disk.flush(FileKey::Index(key));
+                log.on_index_written(key);
+            }
+            Request::Delete(key) => {
+                assert!(self.disk.exists(FileKey::Segment(key)), "deleted twice");
+                self.disk.delete(FileKey::Segment(key));
+                self.disk.delete(FileKey::Index(key));
+            }
+        }
+        true
+    }
+
+    /// Goes on until nothing waits and nothing is under way.
+    pub fn settle(&mut self) {
+        self.disk_full = false;
+        for shard in 0..self.shards.len() {
+            self.shards[shard].log.retry_segment();
+            for turn in 0.. {
+                assert!(turn < 10_000, "shard {shard} makes no progress");
+                let pick = self.random().below(7);
+                let moved = self.answer(shard, pick, |_| true)
+                    | self.write(shard)
+                    | self.flush(shard)
+                    | self.seal(shard);
+                if !moved {
+                    break;
+                }
+            }
+            let log = &self.shards[shard].log;
+            assert!(log.is_quiet() && !log.is_starved(), "shard {shard} did not come to rest");
+        }
+    }
+
+    /// Everything is committed and a clean end written; then the process ends.
+    pub fn stop_cleanly(&mut self) {
+        self.settle();
+        for shard in &mut self.shards {
+            shard.log.end_cleanly();
+        }
+        self.settle();
+        self.shards.clear();
+    }
+
+    /// The process ends at this moment. With `power` what was not flushed is lost too.
+    pub fn crash(&mut self, power: bool) {
+        for shard in 0..self.shards.len() {
+            self.collect(shard);
+        }
+        let Self { shards, disk, setup, .. } = self;
+        for Shard { sealed, outstanding, .. } in shards.drain(..) {
+            if let Some(sealed) = sealed.filter(|sealed| !sealed.written) {
+                let sectors = disk.random.below(sealed.commit.bytes / 512 + 1);
+                let bytes = if power { sealed.commit.bytes } else { sectors * 512 };
+                let file = FileKey::Segment(sealed.commit.segment);
+                disk.write(file, sealed.commit.position as usize, &sealed.bytes[..bytes]);
+            }
+            let mut deletions = disk.random.below(3);
+            for request in outstanding {
+                match request {
+                    Request::WriteIndex { key, bytes } if disk.random.one_in(2) => {
+                        let sectors = disk.random.below(bytes.len() / 512 + 1);
+                        let bytes = if power { bytes.len() } else { sectors * 512 };
+                        disk.write(FileKey::Index(key), 0, &vec![0x5a; bytes]);
+                    }
+                    Request::MakeSegment(key) if disk.random.one_in(2) => {
+                        let bytes = disk.random.below(setup.segment_bytes as usize / 512) * 512;
+                        disk.begin_to_make(FileKey::Segment(key), bytes);
+                    }
+                    Request::Delete(key) if deletions > 0 => {
+                        deletions -= 1;
+                        disk.delete(FileKey::Segment(key));
+                        if deletions > 0 || disk.random.one_in(2) {
+                            disk.delete(FileKey::Index(key));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if power {
+            disk.crash();
+        }
+    }
+
+    /// Starts with `shards` shards. `interrupt_in`: so many steps of recovery and power is lost.
+    pub fn start(&mut self, shards: u32, interrupt_in: Option<usize>) -> Result<(), Failed> {
+        self.interrupt_in = interrupt_in;
+        let recovered = self.recover(shards)?;
+        let seed = self.random().next();
+        let generation = self.manifest.generation;
+        self.starts = LogStarts::new(self.setup.streams.len(), self.setup.partitions);
+        self.shards = (0..shards)
+            .map(|shard| Shard {
+                log: Log::new(self.setup.options(generation, shard, shards), &recovered, seed),
+                sealed: None,
+                last: None,
+                outstanding: Vec::new(),
+            })
+            .collect();
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Failed> {
+        match &mut self.interrupt_in {
+            None => Ok(()),
+            Some(0) => {
+                self.disk.crash();
+                Err(Failed::Interrupted)
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn recover(&mut self, shards: u32) -> Result<Recovered, Failed> {
+        let Manifest { generation, shards: logs, offsets, sealed } = self.manifest.clone();
+        let mut recovered = Recovered { offsets, ..Recovered::default() };
+        for key in sealed {
+            // What is not there any more was deleted since, its index last.
+            if self.disk.exists(FileKey::Segment(key)) {
+                let index = self.disk.contents(FileKey::Index(key)).expect("there before");
+                let (end, spans) = decode_directory(index).expect("durable before");
+                recovered.segments.push(RecoveredSegment { key, end, spans });
+            }
+        }
+        for log in 0..logs {
+            self.recover_log(generation, log, logs, &mut recovered)?;
+        }
+        recovered.settle();
+        let durabilities: Vec<_> = self.setup.streams.iter().map(|s| s.durability).collect();
+        recovered.reserve(&durabilities, self.setup.partitions);
+        if let Some(reserved) = self.setup.reserved {
+            for offsets in recovered.offsets.values_mut() {
+                offsets.ceiling = offsets.ceiling.min(offsets.next.plus(reserved));
+            }
+        }
+        self.step()?;
+        self.manifest = Manifest {
+            generation: generation + 1,
+            shards,
+            offsets: recovered.offsets.clone(),
+            sealed: recovered.segments.iter().map(|segment| segment.key).collect(),
+        };
+        Ok(recovered)
+    }
+
+    fn recover_log(
+        &mut self,
+        generation: u32,
+        log: u32,
+        logs: u32,
+        recovered: &mut Recovered,
+    ) -> Result<(), Failed> {
+        let own = |place: &(u32, u32)| PartitionId(place.1).owner(logs) == ShardId(log);
+        let offsets = recovered.offsets.iter().filter(|(place, _)| own(place));
+        let mut scan = LogScan::new(offsets.map(|(place, row)| (*place, *row)).collect());
+        let keys = self.disk.segments(generation, log);
+        for &key in &keys {
+            let file = self.disk.contents(FileKey::Segment(key)).expect("listed");
+            let header = SegmentHeader::read(file).map(|(header, _, _)| header);
+            let index = self.disk.contents(FileKey::Index(key)).and_then(decode);
+            match (header, index) {
+                (Some(header), Some((end, spans)))
+                    if header.key == key && header.identity == end.identity =>
+                {
+                    scan.indexed(&header, end, spans)?;
+                }
+                _ => scan.scan(key, file)?,
+            }
+        }
+        let end = scan.finish();
+        for &key in &keys {
+            self.step()?;
+            match end.segments.iter().find(|(kept, _, _)| *kept == key) {
+                Some((_, end, _)) => self.disk.cut(FileKey::Segment(key), end.end as usize),
+                None => {
+                    self.disk.delete(FileKey::Segment(key));
+                    self.step()?;
+                    self.disk.delete(FileKey::Index(key));
+                }
+            }
+        }
+        for (key, bytes) in recovered.add_log(end, self.setup.block) {
+            self.disk.cut(FileKey::Index(key), 0);
+            self.disk.write(FileKey::Index(key), 0, &bytes);
+            self.step()?;
+            self.disk.flush(FileKey::Index(key));
+        }
+        Ok(())
+    }
+
+    /// Whether the caches keep to their limits; their newest pieces stay whatever their size.
+    pub fn check_memory(&self) {
+        for shard in &self.shards {
+            let (tail, cached) = shard.log.cached_bytes();
+            let setup = &self.setup;
+            let newest = setup.segment_bytes as usize;
+            assert!(tail <= setup.tail_cache_bytes.max(newest), "tail cache of {tail} bytes");
+            let extents = 2 * setup.segment_bytes as usize;
+            assert!(cached <= setup.read_cache_bytes.max(extents), "read cache of {cached} bytes");
+            assert!(shard.log.waiting_bytes() <= setup.buffer_bytes);
+        }
+    }
+
+    pub fn place(stream: usize, partition: u32) -> (StreamId, PartitionId) {
+        (StreamId(stream as u32), PartitionId(partition))
+    }
+}

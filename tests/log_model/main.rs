@@ -1,0 +1,362 @@
+//! The log under a simulated disk that tears what is not flushed: whatever happens, what was
+//! acknowledged is there, at its offset, unchanged, in order, once.
+//!
+//! `PROPTEST_CASES` sets how many histories are tried; a failing one is shrunk and printed.
+
+mod disk;
+mod engine;
+mod model;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use tidegate::log::{FileKey, Request, StreamOptions};
+use tidegate::record::{Compression, Durability};
+
+use engine::{Engine, Failed, Setup};
+use model::{End, Model, make_record};
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Records of one size to one partition.
+    Append {
+        stream: usize,
+        partition: u32,
+        bytes: usize,
+        count: usize,
+        seed: u64,
+    },
+    Seal(usize),
+    Write(usize),
+    Flush(usize),
+    /// A whole commit of every shard.
+    Commit,
+    /// One of the requests is answered, whichever.
+    Answer {
+        shard: usize,
+        pick: usize,
+    },
+    Read {
+        stream: usize,
+        partition: u32,
+        pick: u64,
+        bytes_max: usize,
+    },
+    FindTime {
+        stream: usize,
+        partition: u32,
+        ago_ms: i64,
+    },
+    Expire,
+    /// Both clocks go on; the wall clock may step, backwards too.
+    Time {
+        passed_ms: u64,
+        step_ms: i64,
+    },
+    DiskFull(bool),
+    Retry(usize),
+    Settle,
+    Restart {
+        end: End,
+        shards: u32,
+        interruptions: Vec<usize>,
+    },
+}
+
+fn appends() -> impl Strategy<Value = Op> {
+    let size = prop_oneof![6 => 0..200_usize, 3 => 200..5_000_usize, 1 => 5_000..65_536_usize];
+    (0..3_usize, 0..5_u32, size, 1..12_usize, any::<u64>()).prop_map(
+        |(stream, partition, bytes, count, seed)| Op::Append {
+            stream,
+            partition,
+            bytes,
+            count,
+            seed,
+        },
+    )
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let shard = 0..4_usize;
+    let place = (0..3_usize, 0..5_u32);
+    let end = prop_oneof![
+        1 => Just(End::Clean),
+        2 => Just(End::Killed),
+        4 => Just(End::PowerLoss),
+    ];
+    let restart = (end, 1..=4_u32, prop::collection::vec(0..12_usize, 0..3));
+    let restart =
+        restart.prop_map(|(end, shards, interruptions)| Op::Restart { end, shards, interruptions });
+    prop_oneof![
+        20 => appends(),
+        5 => shard.clone().prop_map(Op::Seal),
+        5 => shard.clone().prop_map(Op::Write),
+        4 => shard.clone().prop_map(Op::Flush),
+        16 => Just(Op::Commit),
+        12 => (shard.clone(), 0..8_usize).prop_map(|(shard, pick)| Op::Answer { shard, pick }),
+        6 => (place.clone(), any::<u64>(), prop_oneof![0..300_usize, 0..200_000_usize]).prop_map(
+            |((stream, partition), pick, bytes_max)| Op::Read { stream, partition, pick, bytes_max }
+        ),
+        2 => (place, -100..30_000_i64).prop_map(
+            |((stream, partition), ago_ms)| Op::FindTime { stream, partition, ago_ms }
+        ),
+        2 => Just(Op::Expire),
+        4 => (0..5_000_u64, prop_oneof![3 => Just(0), 1 => -9_000..9_000_i64])
+            .prop_map(|(passed_ms, step_ms)| Op::Time { passed_ms, step_ms }),
+        1 => any::<bool>().prop_map(Op::DiskFull),
+        1 => shard.prop_map(Op::Retry),
+        1 => Just(Op::Settle),
+        1 => restart,
+    ]
+}
+
+fn streams() -> impl Strategy<Value = Vec<StreamOptions>> {
+    let compression = prop_oneof![Just(Compression::None), Just(Compression::Lz4)];
+    let retention_bytes = prop_oneof![3 => Just(u64::MAX), 1 => 0..300_000_u64];
+    let retention_ms = prop_oneof![2 => Just(u64::MAX), 1 => 0..20_000_u64];
+    let one = move |durability| {
+        (compression.clone(), retention_bytes.clone(), retention_ms.clone()).prop_map(
+            move |(compression, retention_bytes, retention_ms)| StreamOptions {
+                durability,
+                compression,
+                retention_bytes,
+                retention_ms,
+            },
+        )
+    };
+    [one(Durability::Fsync), one(Durability::Write), one(Durability::Memory)]
+        .prop_map(Vec::from)
+        .prop_shuffle()
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let sizes = (
+        4..=5_u32,
+        prop_oneof![Just(512_usize), Just(4096)],
+        prop_oneof![Just(9_000_usize), Just(70_000)],
+        prop_oneof![3 => 0..4096_u64, 1 => 0..100_000_u64],
+        prop_oneof![Just(200_usize), Just(4_000), Just(1 << 20)],
+        1..=3_usize,
+    );
+    let caches = (
+        prop_oneof![Just(0_usize), 0..200_000_usize],
+        prop_oneof![Just(0_usize), 0..200_000_usize],
+        prop_oneof![Just(512_usize), Just(16_384)],
+    );
+    let reserved = prop_oneof![2 => Just(None), 1 => (1..40_u64).prop_map(Some)];
+    (sizes, caches, any::<bool>(), reserved, streams()).prop_map(
+        |(sizes, caches, appending, reserved, streams)| {
+            let (partitions, block, buffer_bytes, spare, batch_bytes_max, segments_ahead) = sizes;
+            let (tail_cache_bytes, read_cache_bytes, read_bytes) = caches;
+            let mut setup = Setup {
+                partitions,
+                block,
+                segment_bytes: 0,
+                buffer_bytes,
+                batch_bytes_max,
+                tail_cache_bytes,
+                read_cache_bytes,
+                read_bytes,
+                segments_ahead,
+                appending,
+                reserved,
+                streams,
+            };
+            let most = setup.options(1, 0, 1).segment_bytes_min();
+            setup.segment_bytes = (most + spare).next_multiple_of(4096);
+            setup
+        },
+    )
+}
+
+fn apply(engine: &mut Engine, model: &mut Model, op: &Op) {
+    let shard_of = |engine: &Engine, shard: usize| shard % engine.shards.len();
+    let partitions = engine.setup.partitions;
+    match *op {
+        Op::Append { stream, partition, bytes, count, seed } => {
+            for i in 0..count as u64 {
+                let record = make_record(seed ^ i, bytes, engine.wall_ms);
+                if !model.append(engine, (stream, partition % partitions), record) {
+                    break;
+                }
+            }
+        }
+        Op::Seal(shard) => {
+            engine.seal(shard_of(engine, shard));
+        }
+        Op::Write(shard) => {
+            engine.write(shard_of(engine, shard));
+        }
+        Op::Flush(shard) => {
+            engine.flush(shard_of(engine, shard));
+        }
+        Op::Commit => {
+            for shard in 0..engine.shards.len() {
+                engine.answer(shard, 0, |r| matches!(r, Request::MakeSegment(_)));
+                engine.write(shard);
+                engine.flush(shard);
+                engine.seal(shard);
+                engine.write(shard);
+                engine.flush(shard);
+            }
+        }
+        Op::Answer { shard, pick } => {
+            engine.answer(shard_of(engine, shard), pick, |_| true);
+        }
+        Op::Read { stream, partition, pick, bytes_max } => {
+            model.observe(engine);
+            let place = (stream, partition % partitions);
+            let from = model.some_offset(place, pick);
+            model.read(engine, place, from, bytes_max);
+        }
+        Op::FindTime { stream, partition, ago_ms } => {
+            model.observe(engine);
+            let timestamp_ms = engine.wall_ms - ago_ms;
+            model.find_time(engine, (stream, partition % partitions), timestamp_ms);
+        }
+        Op::Expire => {
+            model.observe(engine);
+            model.expire(engine);
+        }
+        Op::Time { passed_ms, step_ms } => {
+            engine.age_ms += passed_ms;
+            engine.wall_ms += passed_ms as i64 + step_ms;
+        }
+        Op::DiskFull(full) => engine.disk_full = full,
+        Op::Retry(shard) => {
+            let shard = shard_of(engine, shard);
+            engine.shards[shard].log.retry_segment();
+        }
+        Op::Settle => engine.settle(),
+        Op::Restart { end, shards, ref interruptions } => {
+            restart(engine, model, end, shards, interruptions);
+        }
+    }
+    model.observe(engine);
+    engine.check_memory();
+}
+
+fn restart(engine: &mut Engine, model: &mut Model, end: End, shards: u32, interruptions: &[usize]) {
+    match end {
+        End::Clean => {
+            engine.settle();
+            model.observe(engine);
+            engine.stop_cleanly();
+            // Whatever comes after it, power loss included.
+            engine.crash(true);
+        }
+        End::Killed => engine.crash(false),
+        End::PowerLoss => engine.crash(true),
+    }
+    let mut end = end;
+    for &after in interruptions {
+        match engine.start(shards, Some(after)) {
+            Ok(()) => break,
+            Err(Failed::Interrupted) if end == End::Killed => end = End::PowerLoss,
+            Err(Failed::Interrupted) => {}
+            Err(Failed::Damage(damage)) => panic!("{damage}"),
+        }
+    }
+    if engine.shards.is_empty() {
+        engine.start(shards, None).unwrap_or_else(|failed| panic!("{failed:?}"));
+    }
+    model.restarted(engine, end);
+}
+
+fn run(setup: Setup, shards: u32, seed: u64, ops: &[Op]) {
+    let mut model = Model::new(setup.streams.len(), setup.partitions);
+    let mut engine = Engine::new(setup, seed);
+    engine.start(shards, None).expect("an empty directory");
+    for op in ops {
+        apply(&mut engine, &mut model, op);
+    }
+    engine.settle();
+    model.observe(&mut engine);
+    model.read_all(&mut engine, 10_000);
+    restart(&mut engine, &mut model, End::PowerLoss, shards, &[]);
+}
+
+/// A disk that does what it says, and then one sector that is not what was written.
+fn harm(setup: Setup, shards: u32, seed: u64, ops: &[Op], place: (usize, usize), lost: bool) {
+    let mut model = Model::new(setup.streams.len(), setup.partitions);
+    let mut engine = Engine::new(setup, seed);
+    engine.start(shards, None).expect("an empty directory");
+    for op in ops {
+        apply(&mut engine, &mut model, op);
+    }
+    engine.settle();
+    model.observe(&mut engine);
+    let last: Vec<_> = engine.shards.iter().filter_map(|shard| shard.last).collect();
+    engine.crash(true);
+    let files = engine.disk.files();
+    let Some((key, bytes)) = files.get(place.0 % files.len().max(1)).copied() else { return };
+    let at = place.1 % bytes;
+    let in_last = last.iter().any(|commit| {
+        key == FileKey::Segment(commit.segment) && at / 512 * 512 >= commit.position as usize
+    });
+    if lost {
+        engine.disk.harm(key, at / 512 * 512, |bytes| {
+            let end = bytes.len().min(512);
+            bytes[..end].fill(0);
+        });
+    } else {
+        engine.disk.harm(key, at, |bytes| bytes[0] ^= 0x10);
+    }
+    match engine.start(shards, None) {
+        Err(Failed::Damage(_)) => {
+            assert!(matches!(key, FileKey::Segment(_)), "an index is only made again");
+        }
+        Err(Failed::Interrupted) => unreachable!("nothing interrupts"),
+        Ok(()) => {
+            let missing = model.count_missing(&mut engine);
+            assert!(missing == 0 || in_last, "{missing} records went without a word");
+        }
+    }
+}
+
+fn runner() -> TestRunner {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    TestRunner::new(ProptestConfig {
+        cases: cases.unwrap_or(48),
+        max_shrink_iters: 20_000,
+        source_file: Some(file!()),
+        ..ProptestConfig::default()
+    })
+}
+
+#[test]
+fn harm_is_never_taken_for_a_torn_tail() {
+    let steps = prop_oneof![
+        3 => appends(),
+        2 => Just(Op::Commit),
+        1 => (0..4_usize, 0..8_usize).prop_map(|(shard, pick)| Op::Answer { shard, pick }),
+    ];
+    let histories = prop::collection::vec(steps, 1..150);
+    let place = (any::<usize>(), any::<usize>());
+    // What was only written may go with a crash: everything here is flushed.
+    let setup = setup().prop_map(|mut setup| {
+        for stream in &mut setup.streams {
+            stream.durability = Durability::Fsync;
+            stream.retention_bytes = u64::MAX;
+            stream.retention_ms = u64::MAX;
+        }
+        setup
+    });
+    let case = (setup, 1..=4_u32, any::<u64>(), histories, place, any::<bool>());
+    runner()
+        .run(&case, |(setup, shards, seed, ops, place, lost)| {
+            harm(setup, shards, seed, &ops, place, lost);
+            Ok(())
+        })
+        .unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn the_log_keeps_its_promises() {
+    let histories = prop::collection::vec(ops(), 1..400);
+    runner()
+        .run(&(setup(), 1..=4_u32, any::<u64>(), histories), |(setup, shards, seed, ops)| {
+            run(setup, shards, seed, &ops);
+            Ok(())
+        })
+        .unwrap_or_else(|failure| panic!("{failure}"));
+}
