@@ -29,9 +29,10 @@ const HAND_OVERS: usize = 1024;
 /// the tail keep them.
 const IO_MEMORY: usize = 64 << 10;
 const RING_DEPTH: usize = 256;
-/// How long a loop with work may keep glommio's reactor waiting: yielding alone does not reach it,
-/// only its preemption timer does, and until then no completion of a write or flush is seen.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// glommio's preemption timer, out of the way: when it goes off between the reactor's turn and the
+/// tasks' (the thread was not on its core meanwhile), glommio 0.9 takes runnable tasks for none and
+/// sleeps on them. The loop reaches the reactor by itself instead; see `shard_thread`.
+const PREEMPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that a shard's thread needs to begin.
 pub struct Launch {

@@ -36,8 +36,12 @@ use crate::shard::{Clock, Request, Shard};
 const COMMIT_WAIT_MAX: Duration = Duration::from_micros(500);
 /// How long sockets wait at the most for a commit when the disk turns slow.
 const STALL_MAX: Duration = Duration::from_millis(20);
-/// How long storage may go unnoticed while sockets have work.
-const YIELD_EVERY: Duration = Duration::from_micros(50);
+/// How long storage may go unnoticed while sockets have work: when a commit is under way, and when
+/// none is.
+const REACT_EVERY_COMMITTING: Duration = Duration::from_micros(200);
+const REACT_EVERY: Duration = Duration::from_millis(1);
+/// A wait that only the reactor ends, and no longer than a turn of it takes.
+const REACT_WAIT: Duration = Duration::from_micros(1);
 /// How often quantiles are published, and how often retention looks.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -100,7 +104,7 @@ struct Turning {
     leaving: Vec<(ShardId, HandOver)>,
     stopping: Stopping,
     last_event: Instant,
-    last_yield: Instant,
+    last_reaction: Instant,
     /// The last commit took no longer than sockets may wait.
     disk_is_quick: bool,
     publish_at: Instant,
@@ -130,7 +134,7 @@ pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
         leaving: Vec::new(),
         stopping: Stopping::No,
         last_event: now,
-        last_yield: now,
+        last_reaction: now,
         disk_is_quick: true,
         publish_at: now,
         expire_at: now,
@@ -181,6 +185,7 @@ impl Turning {
         self.tell_time();
         self.ask_storage();
         while self.thread.shard.log().ready_segments() == 0 {
+            self.alarm.set(STALL_MAX)?;
             self.thread.signal.wait().await;
             self.thread.storage.take_events(&mut self.events);
             for event in std::mem::take(&mut self.events) {
@@ -210,7 +215,7 @@ impl Turning {
                 self.last_event = Instant::now();
             }
             if self.thread.sockets.has_work() || self.spins() {
-                self.yield_now_and_then().await;
+                self.react_now_and_then().await;
             } else if self.thread.shard.log().is_committing() && self.disk_is_quick {
                 self.thread.shard.metrics().turns.sleeps.increment();
                 self.alarm.set(STALL_MAX)?;
@@ -222,11 +227,16 @@ impl Turning {
     }
 
     /// Gives glommio's reactor its turn, without which the completions of its rings are not seen.
-    /// It costs several system calls, so not every turn.
-    async fn yield_now_and_then(&mut self) {
-        if self.last_yield.elapsed() >= YIELD_EVERY {
-            glommio::executor().yield_task_queue_now().await;
-            self.last_yield = Instant::now();
+    /// It costs several system calls, so not every turn. Yielding would not do: a task queue with a
+    /// runnable task never lets the reactor have its turn.
+    async fn react_now_and_then(&mut self) {
+        let every = match self.thread.shard.log().is_committing() {
+            true => REACT_EVERY_COMMITTING,
+            false => REACT_EVERY,
+        };
+        if self.last_reaction.elapsed() >= every {
+            glommio::timer::sleep(REACT_WAIT).await;
+            self.last_reaction = Instant::now();
         }
     }
 
@@ -416,7 +426,7 @@ impl Turning {
             self.thread.signal.wait().await;
             self.thread.shard.metrics().turns.wakes.increment();
         } else {
-            self.yield_now_and_then().await;
+            self.react_now_and_then().await;
         }
         self.thread.ways.door.get_up();
         self.thread.sockets.ring().disable_eventfd();
