@@ -5,7 +5,7 @@
 //! so that at least one of them sees the other (Dekker's argument): a message is never left
 //! unnoticed, and an awake shard is never knocked for.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use super::sync::{AtomicBool, Ordering, fence};
 
 /// One shard's door. The knock itself is the driver's: it is given at construction.
 pub struct Door {

@@ -1,0 +1,295 @@
+//! The ring: a bounded lock-free queue from one thread to one other.
+//!
+//! A value is staged by the one producer and taken by the one consumer; what was staged is seen by
+//! the other side when it is published, a batch at a time, and the slots of what was taken are free
+//! again when they are released. Head and tail lie 128 bytes apart (a pair of cache lines, which
+//! the CPU fetches together), and each side keeps a copy of the other's index, so that the common
+//! case touches no shared line but its own. Deliberately absent: waking the other side; who goes to
+//! sleep says so at its [`Door`](super::Door) and looks at its rings once more.
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+
+use super::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
+
+/// Begins on a pair of cache lines of its own.
+#[repr(align(128))]
+pub struct Padded<T>(pub T);
+
+struct Shared<T> {
+    /// First slot that is not released; only the consumer stores it.
+    head: Padded<AtomicUsize>,
+    /// First slot that is not published; only the producer stores it.
+    tail: Padded<AtomicUsize>,
+    /// A power of two of slots; the indices count on and are masked.
+    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+}
+
+// SAFETY: slots between head and tail are only read by the one consumer, the others only written by
+// the one producer; the two indices, published with release and read with acquire, hand them over.
+unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: as above; dropping the last reference drops the values that are left.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+impl<T> Shared<T> {
+    #[inline]
+    fn slot(&self, index: usize) -> &UnsafeCell<MaybeUninit<T>> {
+        &self.slots[index & (self.slots.len() - 1)]
+    }
+}
+
+/// The pushing end.
+pub struct Producer<T> {
+    shared: Arc<Shared<T>>,
+    /// Next slot to be staged.
+    next: usize,
+    /// What `tail` is.
+    published: usize,
+    /// What `head` was when it was last looked at; never ahead of it.
+    seen_head: usize,
+}
+
+/// The popping end.
+pub struct Consumer<T> {
+    shared: Arc<Shared<T>>,
+    /// Next slot to be taken.
+    next: usize,
+    /// What `head` is.
+    released: usize,
+    /// What `tail` was when it was last looked at; never ahead of it.
+    seen_tail: usize,
+}
+
+/// A ring with room for `capacity` values, rounded up to a power of two. Its memory is touched by
+/// the calling thread.
+pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
+    let slots =
+        (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+    let shared = Arc::new(Shared {
+        head: Padded(AtomicUsize::new(0)),
+        tail: Padded(AtomicUsize::new(0)),
+        slots,
+    });
+    let producer = Producer { shared: Arc::clone(&shared), next: 0, published: 0, seen_head: 0 };
+    (producer, Consumer { shared, next: 0, released: 0, seen_tail: 0 })
+}
+
+impl<T: Send> Producer<T> {
+    /// Slots in all.
+    pub fn capacity(&self) -> usize {
+        self.shared.slots.len()
+    }
+
+    /// Whether `count` values can be staged now.
+    #[inline]
+    pub fn has_room(&mut self, count: usize) -> bool {
+        let used_max = self.capacity().wrapping_sub(count);
+        if count > self.capacity() {
+            return false;
+        }
+        if self.next.wrapping_sub(self.seen_head) > used_max {
+            self.look();
+        }
+        self.next.wrapping_sub(self.seen_head) <= used_max
+    }
+
+    #[inline]
+    fn look(&mut self) {
+        // Acquire: pairs with the release of `Consumer::release`, so that a slot's old value has
+        // been read before it is written again.
+        self.seen_head = self.shared.head.0.load(Ordering::Acquire);
+    }
+
+    /// Puts `value` into the next slot, where it is not seen before [`Producer::publish`].
+    ///
+    /// # Errors
+    /// Hands the value back when the ring is full.
+    #[inline]
+    pub fn stage(&mut self, value: T) -> Result<(), T> {
+        if !self.has_room(1) {
+            return Err(value);
+        }
+        // SAFETY: the slot lies outside head..tail, so it is this producer's alone, and it holds no
+        // value that would have to be dropped.
+        self.shared.slot(self.next).with_mut(|slot| unsafe { (*slot).write(value) });
+        self.next = self.next.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Lets the consumer see everything that was staged. Whether that was anything.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        if self.published == self.next {
+            return false;
+        }
+        self.published = self.next;
+        // Release: pairs with the acquire of `Consumer::is_empty`, so that the values are there
+        // when they are seen.
+        self.shared.tail.0.store(self.next, Ordering::Release);
+        true
+    }
+
+    /// Stages and publishes.
+    ///
+    /// # Errors
+    /// Hands the value back when the ring is full.
+    #[inline]
+    pub fn push(&mut self, value: T) -> Result<(), T> {
+        self.stage(value)?;
+        self.publish();
+        Ok(())
+    }
+
+    /// How many values were staged so far; wraps around.
+    #[inline]
+    pub fn staged(&self) -> usize {
+        self.next
+    }
+
+    /// How many values the consumer has released so far; wraps around.
+    #[inline]
+    pub fn released(&mut self) -> usize {
+        self.look();
+        self.seen_head
+    }
+}
+
+impl<T: Send> Consumer<T> {
+    /// The oldest value, which stays where it is.
+    #[inline]
+    pub fn peek(&mut self) -> Option<&T> {
+        if self.is_empty() {
+            return None;
+        }
+        // SAFETY: `next` lies before the published tail, so the producer has written the slot and
+        // does not touch it until it is released, which needs `&mut self`.
+        Some(self.shared.slot(self.next).with(|slot| unsafe { (*slot).assume_init_ref() }))
+    }
+
+    /// Takes the oldest value; its slot is the producer's again after [`Consumer::release`].
+    #[inline]
+    pub fn take(&mut self) -> Option<T> {
+        if self.is_empty() {
+            return None;
+        }
+        // SAFETY: as in `peek`; `next` moves on, so that it is read once.
+        let value = self.shared.slot(self.next).with(|slot| unsafe { (*slot).assume_init_read() });
+        self.next = self.next.wrapping_add(1);
+        Some(value)
+    }
+
+    /// Gives the slots of everything that was taken back. Whether that was anything.
+    #[inline]
+    pub fn release(&mut self) -> bool {
+        if self.released == self.next {
+            return false;
+        }
+        self.released = self.next;
+        // Release: pairs with the acquire of `Producer::look`: the slots have been read.
+        self.shared.head.0.store(self.next, Ordering::Release);
+        true
+    }
+
+    /// Takes the oldest value and gives its slot back.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        let value = self.take()?;
+        self.release();
+        Some(value)
+    }
+
+    /// Whether nothing is there to be taken.
+    #[inline]
+    pub fn is_empty(&mut self) -> bool {
+        if self.next == self.seen_tail {
+            // Acquire: pairs with the release of `Producer::publish`.
+            self.seen_tail = self.shared.tail.0.load(Ordering::Acquire);
+        }
+        self.next == self.seen_tail
+    }
+}
+
+impl<T> Drop for Consumer<T> {
+    fn drop(&mut self) {
+        // What was taken is not in its slot any more: nobody may drop it there.
+        self.shared.head.0.store(self.next, Ordering::Release);
+    }
+}
+
+impl<T> Drop for Producer<T> {
+    fn drop(&mut self) {
+        while self.published != self.next {
+            self.next = self.next.wrapping_sub(1);
+            // SAFETY: staged and never published: it is this producer's alone.
+            self.shared.slot(self.next).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+        }
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        let (head, tail) =
+            (self.head.0.load(Ordering::Acquire), self.tail.0.load(Ordering::Acquire));
+        let mut at = head;
+        while at != tail {
+            // SAFETY: both ends are gone, and head..tail hold values that nobody has taken.
+            self.slot(at).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+            at = at.wrapping_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_out_in_order_and_full_hands_back() {
+        let (mut producer, mut consumer) = ring(3);
+        for i in 0..4 {
+            assert_eq!(producer.push(i), Ok(()));
+        }
+        assert_eq!(producer.push(4), Err(4));
+        assert_eq!(consumer.pop(), Some(0));
+        assert_eq!(producer.push(4), Ok(()));
+        assert_eq!((1..5).map(|_| consumer.pop()).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
+        assert_eq!(consumer.pop(), None);
+    }
+
+    #[test]
+    fn two_threads_lose_and_double_nothing() {
+        let (mut producer, mut consumer) = ring(16);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for i in 0..100_000_u64 {
+                    let mut value = Box::new(i);
+                    while let Err(back) = producer.push(value) {
+                        value = back;
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let mut expected = 0;
+            while expected < 100_000 {
+                match consumer.pop() {
+                    Some(value) => {
+                        assert_eq!(*value, expected);
+                        expected += 1;
+                    }
+                    None => std::thread::yield_now(),
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn values_that_nobody_popped_are_dropped() {
+        let value = Arc::new(());
+        let (mut producer, consumer) = ring(4);
+        for _ in 0..3 {
+            assert!(producer.push(Arc::clone(&value)).is_ok());
+        }
+        drop((producer, consumer));
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+}
