@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, CoreSet, Prepare, Problem};
-use crate::driver::cores::{self, CoreRequest, Layout};
+use crate::driver::cores::{self, Layout, Machine};
 use crate::driver::data_dir::{self, DataDir, StreamWanted, Wanted};
 use crate::driver::disk::{self, Disk};
 use crate::driver::launch::{self, Launch, Stopper};
@@ -120,20 +120,14 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
     let wanted = u64::from(config.mqtt.connections_max) + u64::from(config.kafka.connections_max);
     let files = preflight::open_files(wanted, OTHER_FILES)?;
     let mut notes: Vec<String> = files.warning.into_iter().collect();
-    let mut layout = lay_out(config)?;
-    notes.append(&mut layout.notes);
 
     let dir = &config.data_dir;
     disk::create(dir)?;
+    // Locked first: nobody else makes or changes the directory between the layout and its use.
     let lock = data_dir::lock(dir)?;
-    let there = data_dir::read_manifest(dir)?.map(|manifest| manifest.partitions);
-    let asked = layout.shards.len() as u32;
-    let partitions = there.unwrap_or_else(|| config.partitions_for(asked));
-    let shards = asked.min(partitions);
-    if shards < asked {
-        notes.push(format!("{partitions} partitions: only {shards} of {asked} shards are started"));
-        layout.shards.truncate(shards as usize);
-    }
+    let (_, mut layout) = lay_out(config)?;
+    notes.append(&mut layout.notes);
+    let shards = layout.shards.len() as u32;
     config.check_ports(shards).map_err(Error::Config)?;
     let listeners = bind(config, shards)?;
     let first = u64::from(shards) * config.log.segment_bytes;
@@ -142,7 +136,7 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
     let wanted = Wanted {
         shards,
         partitions: config.partitions,
-        partitions_of_new: config.partitions_for(asked),
+        partitions_of_new: config.partitions_for(shards),
         streams: config
             .streams
             .iter()
@@ -162,25 +156,25 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
     Ok(Ground { layout, shards, disk, prepare, listeners, data, notes, connections_max })
 }
 
-/// Which shard runs on which core; with `shards` above the number of cores, they share them.
-fn lay_out(config: &Config) -> Result<Layout, Error> {
-    let request = match &config.cores {
-        CoreSet::Auto => CoreRequest::Auto,
-        CoreSet::List(cores) => {
-            CoreRequest::Explicit(cores.iter().map(|core| *core as usize).collect())
-        }
+/// Which shard runs on which core, and the machine that this was decided for. Reads the data
+/// directory's manifest where there is one, as it fixes the number of partitions; changes nothing.
+///
+/// # Errors
+/// A manifest that cannot be read, and what [`cores::plan`] refuses.
+pub fn lay_out(config: &Config) -> Result<(Machine, Layout), Error> {
+    let dir = &config.data_dir;
+    let there = if dir.is_dir() { data_dir::read_manifest(dir)? } else { None };
+    let wanted = cores::Wanted {
+        cores: match &config.cores {
+            CoreSet::Auto => None,
+            CoreSet::List(cores) => Some(cores.iter().map(|core| *core as usize).collect()),
+        },
+        shards: config.shards,
+        partitions: there.map(|manifest| manifest.partitions).or(config.partitions),
     };
-    let all = cores::plan(&request, None)?;
-    match config.shards {
-        Some(shards) if shards as usize > all.shards.len() => {
-            let mut layout = all;
-            let have = layout.shards.len();
-            layout.notes.push(format!("{shards} shards share {have} cores"));
-            layout.shards = (0..shards as usize).map(|i| layout.shards[i % have]).collect();
-            Ok(layout)
-        }
-        shards => Ok(cores::plan(&request, shards)?),
-    }
+    let machine = Machine::here(dir)?;
+    let layout = cores::plan(&machine, &wanted)?;
+    Ok((machine, layout))
 }
 
 /// Binds every port, each first by itself: an engine that shares its port must not be joined.
