@@ -121,9 +121,10 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
     let files = preflight::open_files(wanted, OTHER_FILES)?;
     let mut notes: Vec<String> = files.warning.into_iter().collect();
 
+    // Cores that cannot be had are refused before anything is made.
+    lay_out_for(config, None)?;
     let dir = &config.data_dir;
     disk::create(dir)?;
-    // Locked first: nobody else makes or changes the directory between the layout and its use.
     let lock = data_dir::lock(dir)?;
     let (_, mut layout) = lay_out(config)?;
     notes.append(&mut layout.notes);
@@ -164,15 +165,19 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
 pub fn lay_out(config: &Config) -> Result<(Machine, Layout), Error> {
     let dir = &config.data_dir;
     let there = if dir.is_dir() { data_dir::read_manifest(dir)? } else { None };
+    Ok(lay_out_for(config, there.map(|manifest| manifest.partitions))?)
+}
+
+fn lay_out_for(config: &Config, there: Option<u32>) -> Result<(Machine, Layout), cores::Error> {
     let wanted = cores::Wanted {
         cores: match &config.cores {
             CoreSet::Auto => None,
             CoreSet::List(cores) => Some(cores.iter().map(|core| *core as usize).collect()),
         },
         shards: config.shards,
-        partitions: there.map(|manifest| manifest.partitions).or(config.partitions),
+        partitions: there.or(config.partitions),
     };
-    let machine = Machine::here(dir)?;
+    let machine = Machine::here(&config.data_dir)?;
     let layout = cores::plan(&machine, &wanted)?;
     Ok((machine, layout))
 }

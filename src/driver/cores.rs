@@ -57,6 +57,18 @@ pub struct Layout {
     pub notes: Vec<String>,
 }
 
+impl Layout {
+    /// The cores in the order of the shards, those that follow one another as a range: "4-7,0".
+    pub fn cores(&self) -> String {
+        let runs = self.shards.chunk_by(|core, next| core + 1 == *next);
+        let shown = runs.map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            other => other.iter().map(usize::to_string).collect(),
+        });
+        shown.collect::<Vec<_>>().join(",")
+    }
+}
+
 /// Why no layout can be made.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts say it.
@@ -167,15 +179,16 @@ fn note_what_is_left(machine: &Machine, chosen: &[usize], notes: &mut Vec<String
     // Where a quota or the partitions end the layout before, it is not for siblings' sake.
     if !left.is_empty() && chosen.len() == machine.physical_count() {
         notes.push(format!(
-            "no shards on {left}, the second threads of cores that have one: two would share a core's \
-             speed; --shards {} takes them too",
+            "no shards on sibling{} {left}, as two on a physical core share its speed; --shards {} \
+             takes them too",
+            plural(left.len()),
             machine.allowed.len()
         ));
     }
     let isolated = machine.isolated_for_the_asking();
     if !isolated.is_empty() {
         notes.push(format!(
-            "{isolated} are isolated and outside of the affinity mask: --cores {isolated} takes them"
+            "isolated and outside of the affinity mask: {isolated}; --cores {isolated} takes them"
         ));
     }
 }
@@ -193,8 +206,8 @@ fn note_what_is_shared(machine: &Machine, chosen: &[usize], notes: &mut Vec<Stri
     if !slow.is_empty() && slow.len() < cores.len() {
         let fast: CoreSet = cores.iter().filter(|core| !slow.contains(*core)).collect();
         notes.push(format!(
-            "{slow} are slower cores than {fast}, and every shard gets an equal part of the load: \
-             --cores {fast} leaves them out"
+            "shards on slower cores: {slow}; every shard gets an equal part of the load, so these \
+             set the pace; --cores {fast} leaves them out"
         ));
     }
     if let Some(quota) = machine.quota.filter(|quota| quota.is_less_than(cores.len())) {
@@ -270,9 +283,9 @@ mod tests {
     /// `expected` is the whole layout, notes after it.
     fn check(machine: &Machine, wanted: &Wanted, expected: &str) {
         let found = match plan(machine, wanted) {
-            Ok(Layout { shards, control, notes }) => {
-                let notes: String = notes.iter().map(|note| format!("\n{note}")).collect();
-                format!("{shards:?} control {control}{notes}")
+            Ok(layout) => {
+                let notes: String = layout.notes.iter().map(|note| format!("\n{note}")).collect();
+                format!("[{}] control {}{notes}", layout.cores(), layout.control)
             }
             Err(error) => error.to_string(),
         };
@@ -287,14 +300,14 @@ mod tests {
         check(
             &smt,
             &auto(None),
-            "[0, 1, 2, 3] control 4-7\nno shards on 4-7, the second threads of cores that have one: \
-             two would share a core's speed; --shards 8 takes them too",
+            "[0-3] control 4-7\nno shards on siblings 4-7, as two on a physical \
+             core share its speed; --shards 8 takes them too",
         );
-        check(&smt, &auto(Some(2)), "[0, 1] control 2-3,6-7");
+        check(&smt, &auto(Some(2)), "[0-1] control 2-3,6-7");
         check(
             &smt,
             &auto(Some(5)),
-            "[0, 1, 2, 3, 4] control 5-7\n\
+            "[0-4] control 5-7\n\
              the shards on 0,4 share physical cores with each other",
         );
         check(&smt, &auto(Some(0)), &Error::NoShards.to_string());
@@ -307,43 +320,43 @@ mod tests {
         check(
             &two,
             &auto(Some(4)),
-            &format!("[0, 1, 0, 1] control 0-1\n4 shards take turns on 2 cores: {note}\n{BESIDE}"),
+            &format!("[0-1,0-1] control 0-1\n4 shards take turns on 2 cores: {note}\n{BESIDE}"),
         );
         check(
             &two,
             &named(&[1], Some(3)),
-            &format!("[1, 1, 1] control 0\n3 shards take turns on 1 core: {note}"),
+            &format!("[1,1,1] control 0\n3 shards take turns on 1 core: {note}"),
         );
         // Siblings are cores too, before any core gets two shards.
         let smt = with_pairs("0-1", &["0-1"]);
         let shared = "the shards on 0-1 share physical cores with each other";
-        check(&smt, &auto(Some(2)), &format!("[0, 1] control 0-1\n{shared}\n{BESIDE}"));
+        check(&smt, &auto(Some(2)), &format!("[0-1] control 0-1\n{shared}\n{BESIDE}"));
     }
 
     #[test]
     fn no_more_shards_than_partitions_are_started() {
         let wanted = Wanted { partitions: Some(2), ..auto(None) };
         let note = "2 partitions: only 2 of 4 shards are started";
-        check(&plain("0-3"), &wanted, &format!("[0, 1] control 2-3\n{note}"));
+        check(&plain("0-3"), &wanted, &format!("[0-1] control 2-3\n{note}"));
         let wanted = Wanted { partitions: Some(8), ..auto(Some(2)) };
-        check(&plain("0-3"), &wanted, "[0, 1] control 2-3");
+        check(&plain("0-3"), &wanted, "[0-1] control 2-3");
         let smt = with_pairs("0-7", &["0,4", "1,5", "2,6", "3,7"]);
         let wanted = Wanted { partitions: Some(2), ..auto(None) };
-        check(&smt, &wanted, &format!("[0, 1] control 2-3,6-7\n{note}"));
+        check(&smt, &wanted, &format!("[0-1] control 2-3,6-7\n{note}"));
     }
 
     #[test]
     fn the_mask_is_obeyed() {
         let pairs = ["0,4", "1,5", "2,6", "3,7"];
         let masked = Machine { allowed: set("3,5-6"), ..with_pairs("0-7", &pairs) };
-        check(&masked, &auto(None), &format!("[3, 5, 6] control 3,5-6\n{BESIDE}"));
+        check(&masked, &auto(None), &format!("[3,5-6] control 3,5-6\n{BESIDE}"));
         let refused = |cores| {
             let (cores, allowed) = (set(cores), set("3,5-6"));
             Error::NotAllowed { cores, allowed }.to_string()
         };
         check(&masked, &named(&[5, 7], None), &refused("7"));
         check(&masked, &named(&[5, 9, 10], None), "this machine has no core 9-10; it has 0-7");
-        check(&masked, &named(&[6, 3], None), "[6, 3] control 5");
+        check(&masked, &named(&[6, 3], None), "[6,3] control 5");
         check(&masked, &named(&[6, 3], Some(1)), "[6] control 3,5");
         let sleeping = Machine { allowed: set("0-2"), online: set("0-2"), ..plain("0-3") };
         let offline = Error::Offline { cores: set("3"), online: set("0-2") }.to_string();
@@ -357,17 +370,17 @@ mod tests {
             &machine,
             &auto(None),
             &format!(
-                "[0, 1] control 0-1\n2-5 are isolated and outside of the affinity mask: \
+                "[0-1] control 0-1\nisolated and outside of the affinity mask: 2-5; \
                  --cores 2-5 takes them\n{BESIDE}"
             ),
         );
-        check(&machine, &named(&[2, 3, 4, 5], None), "[2, 3, 4, 5] control 0-1");
+        check(&machine, &named(&[2, 3, 4, 5], None), "[2-5] control 0-1");
         machine.cpuset = Some(set("0-3"));
         let refused = Error::NotAllowed { cores: set("4-5"), allowed: set("0-1") }.to_string();
         check(&machine, &named(&[2, 3, 4, 5], None), &refused);
         // A mask that has them: the control thread keeps off.
         let wide = Machine { isolated: set("2-5"), ..plain("0-5") };
-        check(&wide, &named(&[2, 3], None), "[2, 3] control 0-1");
+        check(&wide, &named(&[2, 3], None), "[2-3] control 0-1");
     }
 
     #[test]
@@ -385,43 +398,43 @@ mod tests {
             )
         };
         let note = enough("2 CPUs", "2 shards");
-        check(&with_quota(2000), &auto(None), &format!("[0, 1] control 2-3\n{note}"));
+        check(&with_quota(2000), &auto(None), &format!("[0-1] control 2-3\n{note}"));
         let note = enough("1.5 CPUs", "1 shard");
         check(&with_quota(1500), &auto(None), &format!("[0] control 1-3\n{note}"));
         let notes = format!("{}\n{}", enough("0.5 CPUs", "1 shard"), spent("1 core", "0.5 CPUs"));
         check(&with_quota(500), &auto(None), &format!("[0] control 1-3\n{notes}"));
         let note = spent("3 cores", "2 CPUs");
-        check(&with_quota(2000), &named(&[0, 1, 2], None), &format!("[0, 1, 2] control 3\n{note}"));
-        check(&with_quota(2000), &auto(Some(3)), &format!("[0, 1, 2] control 3\n{note}"));
-        check(&with_quota(4000), &auto(None), &format!("[0, 1, 2, 3] control 0-3\n{BESIDE}"));
+        check(&with_quota(2000), &named(&[0, 1, 2], None), &format!("[0-2] control 3\n{note}"));
+        check(&with_quota(2000), &auto(Some(3)), &format!("[0-2] control 3\n{note}"));
+        check(&with_quota(4000), &auto(None), &format!("[0-3] control 0-3\n{BESIDE}"));
     }
 
     #[test]
     fn fast_cores_come_before_slow_ones() {
         let hybrid = hybrid();
-        check(&hybrid, &auto(Some(2)), "[0, 2] control 4-7");
-        let slower = "4-7 are slower cores than 0,2, and every shard gets an equal part of the \
-                      load: --cores 0,2 leaves them out";
-        let left = "no shards on 1,3, the second threads of cores that have one: two would share a \
-                    core's speed; --shards 8 takes them too";
-        check(&hybrid, &auto(None), &format!("[0, 2, 4, 5, 6, 7] control 1,3\n{left}\n{slower}"));
-        check(&hybrid, &named(&[4, 5], None), "[4, 5] control 0-3,6-7");
+        check(&hybrid, &auto(Some(2)), "[0,2] control 4-7");
+        let slower = "shards on slower cores: 4-7; every shard gets an equal part of the load, so these \
+                      set the pace; --cores 0,2 leaves them out";
+        let left = "no shards on siblings 1,3, as two on a physical core share its speed; \
+                    --shards 8 takes them too";
+        check(&hybrid, &auto(None), &format!("[0,2,4-7] control 1,3\n{left}\n{slower}"));
+        check(&hybrid, &named(&[4, 5], None), "[4-5] control 0-3,6-7");
     }
 
     #[test]
     fn nodes_are_packed_the_disks_first() {
         let mut sockets = two_sockets();
-        check(&sockets, &auto(Some(3)), "[0, 1, 2] control 3-7,11-15");
-        check(&sockets, &auto(Some(6)), "[0, 1, 2, 3, 4, 5] control 6-7,14-15");
+        check(&sockets, &auto(Some(3)), "[0-2] control 3-7,11-15");
+        check(&sockets, &auto(Some(6)), "[0-5] control 6-7,14-15");
         sockets.disk_node = Some(1);
-        check(&sockets, &auto(Some(3)), "[4, 5, 6] control 0-3,7-11,15");
-        check(&sockets, &auto(Some(6)), "[4, 5, 6, 7, 0, 1] control 2-3,10-11");
+        check(&sockets, &auto(Some(3)), "[4-6] control 0-3,7-11,15");
+        check(&sockets, &auto(Some(6)), "[4-7,0-1] control 2-3,10-11");
         // Named cores stay where they were named.
-        check(&sockets, &named(&[0, 4], None), "[0, 4] control 1-3,5-7,9-11,13-15");
+        check(&sockets, &named(&[0, 4], None), "[0,4] control 1-3,5-7,9-11,13-15");
         // The node of which the mask leaves the most.
         sockets.disk_node = None;
         sockets.allowed = set("2-3,5-7");
-        check(&sockets, &auto(Some(2)), "[5, 6] control 2-3,7");
+        check(&sockets, &auto(Some(2)), "[5-6] control 2-3,7");
     }
 
     #[test]
@@ -429,11 +442,11 @@ mod tests {
         let far = [(0, 10), (1, 32), (2, 12)];
         let mut machine = plain("0-5");
         machine.nodes = vec![node(0, "0-1", &far), node(1, "2-3", &[]), node(2, "4-5", &[])];
-        check(&machine, &auto(Some(4)), "[0, 1, 4, 5] control 2-3");
+        check(&machine, &auto(Some(4)), "[0-1,4-5] control 2-3");
         // The disk's node has no cores, as a mask may leave it: what is nearest to it comes first.
         machine.nodes.push(node(3, "", &[(0, 32), (1, 12), (2, 32), (3, 10)]));
         machine.disk_node = Some(3);
-        check(&machine, &auto(Some(2)), "[2, 3] control 0-1,4-5");
+        check(&machine, &auto(Some(2)), "[2-3] control 0-1,4-5");
     }
 
     #[test]

@@ -18,13 +18,12 @@ fn text(config: &Config, ground: &Ground, http: SocketAddr) -> String {
     let manifest = &ground.data.manifest;
     let mut lines = vec![format!("tidegate {} is ready", env!("CARGO_PKG_VERSION"))];
     let mut row = |name: &str, value: String| lines.push(format!("  {name:<11} {value}"));
-    let cores: Vec<_> = ground.layout.shards.iter().map(ToString::to_string).collect();
     let spin = match config.spin {
         Spin::Off => "sleeping when idle".to_owned(),
         Spin::For(time) => format!("polling {time:?} before sleeping"),
         Spin::Always => "always polling".to_owned(),
     };
-    row("shards", format!("{} on core {}, {spin}", ground.shards, cores.join(", ")));
+    row("shards", format!("{} on core {}, {spin}", ground.shards, ground.layout.cores()));
     let kafka = config.kafka.listen;
     let last = kafka.port() + ground.shards as u16 - 1;
     let range = if ground.shards > 1 { format!("{kafka} to {last}") } else { kafka.to_string() };
