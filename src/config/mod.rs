@@ -29,7 +29,7 @@ pub use problem::Problem;
 pub use setting::show_size;
 pub use values::{CoreSet, Prepare, Retention, Spin, TopicFilter};
 
-use crate::record::{Compression, Durability, StreamName};
+use crate::record::{Compression, Durability, PartitionBy, StreamName};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -184,6 +184,10 @@ section! {
         durability: Durability = Durability::Fsync,
         /// Compression of its batches in the log and to consumers: `none` or `lz4`.
         compression: Compression = Compression::None,
+        /// What the key of its records is, and so what decides on their partition, within which they
+        /// are in order: `client` (the client id), `topic` (the MQTT topic, whichever client sends
+        /// it) or `none` (no key, and the partition of the client that sends it).
+        partition_by: PartitionBy = PartitionBy::Client,
         /// Age at which records may go, or `forever`.
         retention: Retention = Retention::Age(7 * DAY);
             Retention::Age(SECOND)..=Retention::Forever,

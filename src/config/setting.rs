@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::section::Given;
-use crate::record::{Compression, Durability, StreamName};
+use crate::record::{Compression, Durability, PartitionBy, StreamName};
 
 /// A type that a key may have.
 pub trait Setting: Sized {
@@ -323,6 +323,18 @@ impl Setting for Compression {
     }
 }
 
+impl Setting for PartitionBy {
+    const WANT: &'static str = "\"client\", \"topic\" or \"none\"";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(text, [Self::Client, Self::Topic, Self::None], Self::name)
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(quoted(self.name()))
+    }
+}
+
 /// The one of `all` that has this name.
 pub(super) fn one_of<T: Setting + Copy, const N: usize>(
     text: &str,
@@ -446,6 +458,7 @@ mod tests {
         );
         check::<Durability>("\"sync\"", "\"sync\" is not \"fsync\", \"write\" or \"memory\"");
         check::<Compression>("\"gzip\"", "\"gzip\" is not \"none\" or \"lz4\"");
+        check::<PartitionBy>("\"key\"", "\"key\" is not \"client\", \"topic\" or \"none\"");
         check::<Vec<String>>("\"a\"", "\"a\" is not an array; write [ … ]");
         check::<PathBuf>("1979-05-27", "1979-05-27 is not a path");
     }
@@ -458,6 +471,9 @@ mod tests {
         check("1_000", 1000_u32);
         check("0.25", 0.25_f64);
         check("lz4", Compression::Lz4);
+        for by in [PartitionBy::Client, PartitionBy::Topic, PartitionBy::None] {
+            check(by.name(), by);
+        }
         check("[::1]:0", SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)));
         check("a, b", vec!["a".to_owned(), "b".to_owned()]);
     }

@@ -12,7 +12,7 @@ use crate::ingest::mqtt;
 use crate::log::manifest::Manifest;
 use crate::log::{self, StreamOptions};
 use crate::observe::{ShardMetrics, StreamInfo};
-use crate::record::{Compression, Durability, ShardId, StreamId, StreamName};
+use crate::record::{Compression, Durability, PartitionBy, ShardId, StreamId, StreamName};
 use crate::serve::kafka;
 use crate::shard;
 use crate::transform::TopicTable;
@@ -95,6 +95,7 @@ pub fn shard(
         },
         kafka_send_bytes_max: config.kafka.send_bytes_max,
         topics: topics(config, &ground.data.manifest),
+        partition_by: partition_by(config, &ground.data.manifest),
         cluster: cluster(config, ground, id),
         metrics,
     }
@@ -108,6 +109,13 @@ fn topics(config: &Config, manifest: &Manifest) -> TopicTable {
         filters.extend(stream.topics.iter().map(|filter| (filter.as_str().to_owned(), id)));
     }
     TopicTable::new(filters)
+}
+
+/// By stream; nothing is published to a stream that the configuration does not name any more.
+fn partition_by(config: &Config, manifest: &Manifest) -> Vec<PartitionBy> {
+    let named = |name: &StreamName| config.streams.iter().find(|stream| stream.name == *name);
+    let by = |name| named(name).map_or(PartitionBy::default(), |stream| stream.partition_by);
+    manifest.streams.iter().map(|known| by(&known.name)).collect()
 }
 
 fn cluster(config: &Config, ground: &Ground, here: ShardId) -> kafka::Cluster {

@@ -20,7 +20,7 @@ use slab::Slab;
 use crate::ingest::mqtt as station;
 use crate::log::{Commit, Log, LogStarts};
 use crate::observe::{Close, Label, Reject, ShardMetrics, Station, StationTimes};
-use crate::record::{PartitionId, ShardId, SharedBytes, StreamId};
+use crate::record::{PartitionBy, PartitionId, ShardId, SharedBytes, StreamId};
 use crate::serve::kafka as node;
 use crate::transform::TopicTable;
 use connection::{Conn, Role, Stage};
@@ -107,6 +107,8 @@ pub struct Options {
     pub kafka_send_bytes_max: usize,
     /// Which topics go to which streams.
     pub topics: TopicTable,
+    /// What the key of a stream's records is, by `StreamId::index`.
+    pub partition_by: Vec<PartitionBy>,
     /// Nodes and streams, as Kafka clients are told.
     pub cluster: node::Cluster,
     /// What it publishes.

@@ -12,7 +12,9 @@ use tidegate::ingest::mqtt;
 use tidegate::log::recovery::Recovered;
 use tidegate::log::{self, Log, StreamOptions};
 use tidegate::observe::ShardMetrics;
-use tidegate::record::{Compression, Durability, PartitionId, ShardId, StreamId, StreamName};
+use tidegate::record::{
+    Compression, Durability, PartitionBy, PartitionId, ShardId, StreamId, StreamName,
+};
 use tidegate::serve::kafka;
 use tidegate::shard::{Clock, ConnId, Options, Protocol, Request, Shard};
 use tidegate::transform::TopicTable;
@@ -100,6 +102,7 @@ impl Setup {
             topics: TopicTable::new(
                 filters.map(|(id, stream)| (stream.0.to_owned(), StreamId(id as u32))).collect(),
             ),
+            partition_by: vec![PartitionBy::Client; self.streams.len()],
             cluster: kafka::Cluster::new("c", here, vec![node], streams.collect(), PARTITIONS, 1),
             metrics,
         }
