@@ -109,6 +109,12 @@ pub struct Options {
     pub topics: TopicTable,
     /// What the key of a stream's records is, by `StreamId::index`.
     pub partition_by: Vec<PartitionBy>,
+    /// Records that may be under way to one other shard.
+    pub ring_slots: usize,
+    /// Bytes that each other shard is always granted ahead.
+    pub ring_credit_bytes: u64,
+    /// Receive buffers for MQTT connections, which records on their way to other shards refer to.
+    pub receive_buffers: u32,
     /// Nodes and streams, as Kafka clients are told.
     pub cluster: node::Cluster,
     /// What it publishes.

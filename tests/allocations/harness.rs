@@ -103,6 +103,9 @@ impl Setup {
                 filters.map(|(id, stream)| (stream.0.to_owned(), StreamId(id as u32))).collect(),
             ),
             partition_by: vec![PartitionBy::Client; self.streams.len()],
+            ring_slots: 1024,
+            ring_credit_bytes: 64 << 10,
+            receive_buffers: 512,
             cluster: kafka::Cluster::new("c", here, vec![node], streams.collect(), PARTITIONS, 1),
             metrics,
         }
