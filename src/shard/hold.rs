@@ -66,7 +66,7 @@ impl Shard {
     /// Lets those go on that waited for acknowledgements.
     pub(super) fn resume_throttled(&mut self) {
         let throttled = |mqtt: &super::connection::MqttConn, max: u32| {
-            mqtt.held == Some(HoldCause::Credit) && mqtt.unacknowledged.len() < max as usize
+            mqtt.held == Some(HoldCause::Unacknowledged) && mqtt.unacknowledged.len() < max as usize
         };
         let max = self.core.options.unacknowledged_max;
         let count = self.core.held.len();

@@ -120,7 +120,7 @@ impl Core {
         loop {
             let Role::Mqtt(mqtt) = &mut conn.role else { return (at, Pass::Left) };
             if mqtt.unacknowledged.len() >= self.options.unacknowledged_max as usize {
-                return (at, Pass::Held(HoldCause::Credit));
+                return (at, Pass::Held(HoldCause::Unacknowledged));
             }
             match mqtt.machine.step(&self.options.mqtt, &input[at..], &mut conn.out) {
                 Ok((_, Event::NeedMore { packet_bytes })) => {

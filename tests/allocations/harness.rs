@@ -136,7 +136,7 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(setup: &Setup) -> Self {
-        let metrics = Arc::new(ShardMetrics::new(setup.streams.len(), PARTITIONS as usize));
+        let metrics = Arc::new(ShardMetrics::new(1, setup.streams.len(), PARTITIONS as usize));
         let shard = Shard::new(setup.options(Arc::clone(&metrics)), setup.log(), 1);
         let buffer = || Rc::new(vec![0; setup.commit_bytes_max()]);
         let mut rig = Self {
