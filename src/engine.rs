@@ -134,7 +134,7 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
         notes.push(format!("{partitions} partitions: only {shards} of {asked} shards are started"));
         layout.shards.truncate(shards as usize);
     }
-    config.check_ports(shards).map_err(Error::Config)?;
+    config.check_shards(shards).map_err(Error::Config)?;
     let listeners = bind(config, shards)?;
     let first = u64::from(shards) * config.log.segment_bytes;
     let disk = disk::check(dir, first)?;

@@ -324,7 +324,7 @@ fn set(section: &mut dyn Section, key: &str, value: &DeValue<'_>) -> Result<Stri
 
 /// The message for a key that its table does not have: the nearest, or where it belongs, or all.
 fn unknown(about: &About, key: &str) -> Refused {
-    let tables = ["mqtt", "kafka", "http", "log", "receive", "stream"];
+    let tables = ["mqtt", "kafka", "http", "log", "ring", "receive", "stream"];
     let top = about.table.is_empty();
     let known = about.keys.iter().map(|key| key.name).chain(tables.into_iter().filter(|_| top));
     let what = match about.table {

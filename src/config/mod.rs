@@ -69,6 +69,8 @@ section! {
         http: Http = Http::default(),
         /// The logs.
         log: Log = Log::default(),
+        /// The rings between shards.
+        ring: Ring = Ring::default(),
         /// The receive buffers.
         receive: Receive = Receive::default(),
         /// The streams, at least one, each name once. A stream's index here is not its `StreamId`.
@@ -156,6 +158,18 @@ section! {
         reserve_bytes: u64 = 256 * MIB as u64; 0..=1 << 50,
         /// Share of the file system that all streams without `retention_bytes` may take together.
         disk_share: f64 = 0.5; 0.01..=1.0,
+    }
+}
+
+section! {
+    /// Rings between shards, one for each ordered pair: what goes to a partition that another shard
+    /// owns (`partition_by`) crosses one. With one shard there are none.
+    Ring in "ring" {
+        /// Records that may be under way from one shard to one other, a power of two.
+        slots: u32 = 1024; 16..=65_536,
+        /// Bytes of records that a shard always grants each other shard ahead: so much room of its
+        /// log buffer is kept for each. A larger record is granted when there is room.
+        credit_bytes: usize = 64 * KIB; 4 * KIB..=64 * MIB,
     }
 }
 

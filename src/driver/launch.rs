@@ -20,8 +20,8 @@ use crate::config::Spin;
 use crate::log::recovery::Recovered;
 use crate::log::{self, Log, LogStarts};
 use crate::record::ShardId;
-use crate::ring::{Door, ring};
-use crate::shard::{self, Shard};
+use crate::ring::{Door, Outbound, Producer, lane, ring};
+use crate::shard::{self, Crossing, Shard, Way};
 
 /// Connections that may be on their way from one shard to another.
 const HAND_OVERS: usize = 1024;
@@ -62,8 +62,20 @@ pub struct Launch {
 
 /// What leads to a shard from outside.
 pub struct Entrance {
-    ways: Ways,
+    id: ShardId,
+    doors: Vec<Arc<Door>>,
     eventfd: OwnedFd,
+    /// To each shard: the sending ends of the ways that lead here.
+    offer: Vec<mpsc::Sender<SendingEnds>>,
+    /// From each other shard: the sending ends of the ways that lead there.
+    collect: mpsc::Receiver<SendingEnds>,
+}
+
+/// What a shard needs to send something to another one.
+struct SendingEnds {
+    to: ShardId,
+    connections: Producer<HandOver>,
+    records: Outbound<Crossing>,
 }
 
 /// The engine's handle on all shards.
@@ -83,7 +95,7 @@ impl Stopper {
     }
 }
 
-/// Doors and rings between `shards` shards.
+/// Doors of `shards` shards, and what they make their rings with.
 ///
 /// # Errors
 /// The kernel's, when it gives no eventfd.
@@ -91,31 +103,65 @@ pub fn entrances(shards: u32) -> io::Result<(Vec<Entrance>, Stopper)> {
     let mut doors = Vec::new();
     let mut eventfds = Vec::new();
     for _ in 0..shards {
-        // SAFETY: no pointers.
-        let raw = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and owned by nothing else.
-        let eventfd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let eventfd = eventfd()?;
         let knocker = eventfd.try_clone()?;
         doors.push(Arc::new(Door::new(move || knock(&knocker))));
         eventfds.push(eventfd);
     }
     let stopper = Stopper { stop: Arc::new(AtomicBool::new(false)), doors: doors.clone() };
-    let mut ways: Vec<Ways> = doors
-        .iter()
-        .map(|door| Ways { to: Vec::new(), from: Vec::new(), door: Arc::clone(door) })
-        .collect();
-    for from in 0..shards as usize {
-        for to in (0..shards as usize).filter(|to| *to != from) {
-            let (producer, consumer) = ring::<HandOver>(HAND_OVERS);
-            ways[from].to.push((ShardId(to as u32), producer, Arc::clone(&doors[to])));
-            ways[to].from.push(consumer);
-        }
+    let (offer, collect): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel()).unzip();
+    let entrances = eventfds.into_iter().zip(collect).enumerate();
+    let entrances = entrances.map(|(id, (eventfd, collect))| Entrance {
+        id: ShardId(id as u32),
+        doors: doors.clone(),
+        eventfd,
+        offer: offer.clone(),
+        collect,
+    });
+    Ok((entrances.collect(), stopper))
+}
+
+fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let raw = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
     }
-    let entrances = ways.into_iter().zip(eventfds);
-    Ok((entrances.map(|(ways, eventfd)| Entrance { ways, eventfd }).collect(), stopper))
+    // SAFETY: the descriptor is new and owned by nothing else.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+impl Entrance {
+    /// Makes the rings that lead here, on the calling thread, so that their memory is near its core;
+    /// gives their sending ends to the others and waits for theirs. `None` when another shard has
+    /// failed, which says so itself.
+    fn make_ways(self, slots: usize) -> Option<(Ways, Vec<Way>, OwnedFd)> {
+        let others = || (0..self.doors.len() as u32).map(ShardId).filter(|id| *id != self.id);
+        let mut connections_from = Vec::new();
+        let mut records_from = Vec::new();
+        for peer in others() {
+            let (connections, consumer) = ring::<HandOver>(HAND_OVERS);
+            let (records, inbound) = lane::<Crossing>(slots);
+            let ends = SendingEnds { to: self.id, connections, records };
+            self.offer[peer.index()].send(ends).ok()?;
+            connections_from.push(consumer);
+            records_from.push((peer, inbound));
+        }
+        // Whoever fails before its turn leaves no sender behind, and nobody waits for it.
+        drop(self.offer);
+        let mut connections_to = Vec::new();
+        let mut ways = Vec::new();
+        for _ in others() {
+            let ends = self.collect.recv().ok()?;
+            let from = records_from.iter().position(|(peer, _)| *peer == ends.to)?;
+            let (peer, from) = records_from.swap_remove(from);
+            connections_to.push((peer, ends.connections));
+            ways.push(Way { peer, to: ends.records, from });
+        }
+        let door = Arc::clone(&self.doors[self.id.index()]);
+        let ends = Ways { to: connections_to, from: connections_from, doors: self.doors, door };
+        Some((ends, ways, self.eventfd))
+    }
 }
 
 fn knock(eventfd: &OwnedFd) {
@@ -125,7 +171,8 @@ fn knock(eventfd: &OwnedFd) {
     unsafe { libc::write(eventfd.as_raw_fd(), std::ptr::from_ref(&one).cast(), 8) };
 }
 
-/// Starts the thread of a shard. `ready` gets one message: that it accepts, or why it cannot.
+/// Starts the thread of a shard. `ready` gets one message: that it accepts, or why it cannot; none
+/// where another shard cannot start.
 ///
 /// # Errors
 /// The system's, when it gives no thread.
@@ -145,7 +192,7 @@ pub fn start(
             // The engine waits for it; were it gone, so is the process.
             let _ = tell.send(Ok(()));
         });
-        let Err(cause) = result else { return };
+        let Err(Some(cause)) = result else { return };
         if accepts.load(Ordering::Relaxed) {
             eprintln!("tidegate: a shard cannot go on: {cause}");
             std::process::abort();
@@ -160,27 +207,28 @@ fn run(
     entrance: Entrance,
     stop: Arc<AtomicBool>,
     ready: impl FnOnce() + 'static,
-) -> Result<(), String> {
+) -> Result<(), Option<String>> {
     cores::pin(launch.core).map_err(|cause| cause.to_string())?;
+    let (ends, ways, eventfd) = entrance.make_ways(launch.shard.ring_slots).ok_or(None)?;
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(IO_MEMORY)
         .ring_depth(RING_DEPTH)
         .preempt_timer(PREEMPT)
         .make()
         .map_err(|cause| format!("glommio cannot start on core {}: {cause}", launch.core))?;
-    executor.run(async move {
+    let served = executor.run(async move {
         let signal = Rc::new(Signal::default());
         let log = Log::new(launch.log, &launch.recovered, launch.seed);
         let sockets = Sockets::new(launch.sockets).map_err(|cause| explain(&cause))?;
         let manifest = data_dir::manifest_path(&launch.storage.dir);
         Storage::probe_polling(&manifest).await.map_err(|cause| cause.to_string())?;
         let thread = ShardThread {
-            shard: Shard::new(launch.shard, log, launch.seed),
+            shard: Shard::new(launch.shard, log, ways, launch.seed),
             sockets,
             storage: Storage::new(launch.storage, Rc::clone(&signal)),
             signal,
-            ways: entrance.ways,
-            eventfd: entrance.eventfd,
+            ways: ends,
+            eventfd,
             stop,
             spin: launch.spin,
             starts: launch.starts,
@@ -188,7 +236,8 @@ fn run(
             base: launch.base,
         };
         shard_thread::run(thread, ready).await.map_err(|cause| cause.to_string())
-    })
+    });
+    served.map_err(Some)
 }
 
 /// The text of what the socket ring says, with its remedy where it has one.

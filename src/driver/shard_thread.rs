@@ -52,10 +52,12 @@ const GOODBYE_MAX: Duration = Duration::from_secs(3);
 
 /// The ways between this shard and the others.
 pub struct Ways {
-    /// To each other shard: the ring's end, and the door to knock at.
-    pub to: Vec<(ShardId, Producer<HandOver>, Arc<Door>)>,
-    /// From each other shard.
+    /// Connections to each other shard.
+    pub to: Vec<(ShardId, Producer<HandOver>)>,
+    /// Connections from each other shard.
     pub from: Vec<Consumer<HandOver>>,
+    /// The doors of all shards.
+    pub doors: Vec<Arc<Door>>,
     /// This shard's own door.
     pub door: Arc<Door>,
 }
@@ -102,6 +104,8 @@ struct Turning {
     requests: Vec<Request>,
     log_requests: Vec<crate::log::Request>,
     leaving: Vec<(ShardId, HandOver)>,
+    /// Scratch: shards that must be told of something.
+    tell: Vec<ShardId>,
     stopping: Stopping,
     last_event: Instant,
     last_reaction: Instant,
@@ -132,6 +136,7 @@ pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
         requests: Vec::new(),
         log_requests: Vec::new(),
         leaving: Vec::new(),
+        tell: Vec::new(),
         stopping: Stopping::No,
         last_event: now,
         last_reaction: now,
@@ -203,9 +208,12 @@ impl Turning {
         loop {
             let mut happened = self.gather();
             self.apply();
+            self.tell_others();
             happened += self.thread.sockets.turn(&mut self.thread.shard)?;
+            self.tell_others();
             self.begin_commit();
             self.apply();
+            self.tell_others();
             self.thread.shard.metrics().turns.turns.increment();
             if self.is_finished() {
                 self.let_storage_end().await;
@@ -275,6 +283,7 @@ impl Turning {
                 self.thread.sockets.take_in(&mut self.thread.shard, arrived);
             }
         }
+        count += self.thread.shard.take_from_others() as usize;
         self.thread.shard.on_timer();
         self.keep_house();
         if self.thread.stop.load(Ordering::Relaxed) {
@@ -378,18 +387,32 @@ impl Turning {
             return;
         }
         for (to, mut hand_over) in std::mem::take(&mut self.leaving) {
-            let way = self.thread.ways.to.iter_mut().find(|(shard, _, _)| *shard == to);
-            let Some((_, producer, door)) = way else { continue };
+            let way = self.thread.ways.to.iter_mut().find(|(shard, _)| *shard == to);
+            let Some((_, producer)) = way else { continue };
             match producer.push(hand_over) {
-                Ok(()) => {
-                    if door.notify() {
-                        self.thread.shard.metrics().ring.wakes_sent.increment();
-                    }
-                }
+                Ok(()) => self.tell.push(to),
                 Err(back) => {
                     hand_over = back;
                     self.leaving.push((to, hand_over));
                 }
+            }
+        }
+    }
+
+    /// Lets other shards see what there is for them, and wakes those of them that sleep.
+    fn tell_others(&mut self) {
+        if self.thread.ways.to.is_empty() {
+            return;
+        }
+        self.thread.shard.publish_to_others(&mut self.tell);
+        if self.tell.is_empty() {
+            return;
+        }
+        self.tell.sort_unstable();
+        self.tell.dedup();
+        for shard in self.tell.drain(..) {
+            if self.thread.ways.doors[shard.index()].notify() {
+                self.thread.shard.metrics().ring.wakes_sent.increment();
             }
         }
     }
@@ -418,6 +441,7 @@ impl Turning {
         std::sync::atomic::fence(Ordering::SeqCst);
         let left = self.thread.sockets.has_work()
             || self.thread.ways.from.iter_mut().any(|from| !from.is_empty())
+            || self.thread.shard.has_news_from_others()
             || !self.leaving.is_empty()
             || (self.thread.stop.load(Ordering::Relaxed) && self.stopping == Stopping::No);
         if !left {
@@ -454,12 +478,13 @@ impl Turning {
                 self.thread.shard.begin_stop();
                 self.stopping = Stopping::Committing;
             }
-            Stopping::Committing if self.thread.shard.log().is_quiet() => {
+            Stopping::Committing if self.thread.shard.is_settled() => {
                 self.thread.shard.disconnect_all();
                 self.stopping = Stopping::Leaving(Instant::now());
             }
             Stopping::Committing if self.thread.shard.log().is_starved() => {
                 // The disk is full: what waits was not acknowledged and will be sent again.
+                self.thread.shard.give_up();
                 self.thread.shard.disconnect_all();
                 self.stopping = Stopping::Leaving(Instant::now());
             }
@@ -475,10 +500,12 @@ impl Turning {
         }
     }
 
-    fn is_finished(&self) -> bool {
+    fn is_finished(&mut self) -> bool {
         match self.stopping {
             Stopping::Leaving(since) => {
-                self.thread.shard.connections() == 0 || since.elapsed() > GOODBYE_MAX
+                let gone = self.thread.shard.connections() == 0 || since.elapsed() > GOODBYE_MAX;
+                // Other shards may still look at what was sent to them, in this one's memory.
+                gone && self.thread.shard.is_let_go()
             }
             _ => false,
         }

@@ -97,6 +97,9 @@ pub fn shard(
         topics: topics(config, &ground.data.manifest),
         partition_by: partition_by(config, &ground.data.manifest),
         cluster: cluster(config, ground, id),
+        ring_slots: config.ring.slots as usize,
+        ring_credit_bytes: config.ring.credit_bytes as u64,
+        receive_buffers: config.receive.buffers,
         metrics,
     }
 }

@@ -73,11 +73,21 @@ pub fn lane<T: Send>(slots: usize) -> (Outbound<T>, Inbound<T>) {
             settled: AtomicU64::new(0),
             gone: AtomicBool::new(false),
         }),
-        sender: Padded(SenderWords { wanted: AtomicU64::new(0), closed: AtomicBool::new(false) }),
+        sender: Padded(SenderWords {
+            wanted: AtomicU64::new(0),
+            refunded: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }),
     });
     let (producer, consumer) = ring(slots);
-    let outbound =
-        Outbound { producer, words: Arc::clone(&words), spent: 0, seen_granted: 0, wanted: 0 };
+    let outbound = Outbound {
+        producer,
+        words: Arc::clone(&words),
+        spent: 0,
+        refunded: 0,
+        seen_granted: 0,
+        wanted: 0,
+    };
     let inbound = Inbound { consumer, words, arrived: 0, granted: 0, settled: 0, told: (0, 0) };
     (outbound, inbound)
 }

@@ -75,29 +75,30 @@ impl Crossing {
         (StreamId(u32::from(self.stream)), PartitionId(u32::from(self.partition)))
     }
 
-    /// The message.
-    ///
-    /// # Safety
-    /// The slot has not been given back, and is not while the message is looked at.
-    pub unsafe fn message<'a>(&self) -> Message<'a> {
+    /// The topic lies in a copy of it at `copy`.
+    pub fn take_topic_from(&mut self, copy: *const u8) {
+        self.topic = copy;
+    }
+
+    /// Looks at the message. A receiver has a crossing only by reference, from a slot that it has
+    /// not given back.
+    pub fn look<R>(&self, look: impl FnOnce(&Message<'_>) -> R) -> R {
         // SAFETY: each pointer and length came from a slice that the sender keeps as it is until the
-        // slot is given back, which the caller rules out.
+        // slot is given back, and that needs the lane which `self` borrows from.
         let slice = |at: *const u8, bytes: usize| unsafe { std::slice::from_raw_parts(at, bytes) };
         let content_type = (!self.content_type.is_null())
             .then(|| slice(self.content_type, usize::from(self.content_type_bytes)));
         let properties = slice(self.properties, self.properties_bytes as usize);
-        Message {
+        let count = u32::from(self.property_count);
+        look(&Message {
             client_id: slice(self.client_id, usize::from(self.client_id_bytes)),
             topic: slice(self.topic, usize::from(self.topic_bytes)),
             payload: slice(self.payload, self.payload_bytes as usize),
             qos: self.qos,
             retain: self.retain,
             content_type,
-            user_properties: UserProperties::from_parts(
-                properties,
-                u32::from(self.property_count),
-            ),
-        }
+            user_properties: UserProperties::from_parts(properties, count),
+        })
     }
 }
 
@@ -181,7 +182,12 @@ impl Pins {
 
     /// The assembly buffer is over: where it was pinned it is kept here, and its rest from
     /// `consumed` on is returned in another.
-    pub fn end_assembled(&mut self, before: Before, mut buffer: Vec<u8>, consumed: usize) -> Vec<u8> {
+    pub fn end_assembled(
+        &mut self,
+        before: Before,
+        mut buffer: Vec<u8>,
+        consumed: usize,
+    ) -> Vec<u8> {
         let source = std::mem::replace(&mut self.source, before.0);
         let Source::Assembly(_, Some(pin)) = source else {
             buffer.drain(..consumed);
@@ -283,7 +289,6 @@ impl Pins {
     pub fn receive_buffers(&self) -> usize {
         self.receive
     }
-
 }
 
 /// What was looked at before an assembly buffer.

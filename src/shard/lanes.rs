@@ -197,14 +197,13 @@ impl Lanes {
     ) -> bool {
         let Some(sending) = self.sending[to.index()].as_mut() else { return false };
         let Some(packet) = self.pins.pin() else { return false };
-        let mut message = *message;
+        let mut crossing = Crossing::new(message, stream, partition);
         let mut topic = None;
-        if topic_is_elsewhere {
+        if let Some(crossing) = crossing.as_mut().filter(|_| topic_is_elsewhere) {
             let (copy, pin) = self.pins.keep_copy(message.topic);
-            message.topic = copy;
+            crossing.take_topic_from(copy);
             topic = Some(pin);
         }
-        let crossing = Crossing::new(&message, stream, partition);
         let number = crossing.and_then(|slot| sending.lane.send(slot, bytes as u64).ok());
         let Some(number) = number else {
             self.pins.unpin(packet);
@@ -447,9 +446,16 @@ impl Lanes {
 
     /// Whether all that was sent is settled, or never will be.
     pub fn is_settled_everywhere(&self) -> bool {
-        self.sending.iter().flatten().all(|sending| {
-            sending.settled == sending.lane.sent() || sending.lane.is_abandoned()
-        })
+        self.sending
+            .iter()
+            .flatten()
+            .all(|sending| sending.settled == sending.lane.sent() || sending.lane.is_abandoned())
+    }
+
+    /// Whether no other shard looks at what was sent any more.
+    pub fn is_let_go(&self) -> bool {
+        let mut sending = self.sending.iter().flatten();
+        sending.all(|sending| sending.kept.is_empty() || sending.lane.is_abandoned())
     }
 
     /// Publishes the state of every lane.
@@ -458,11 +464,11 @@ impl Lanes {
         for (sending, way) in self.sending.iter_mut().zip(&metrics.ring.ways) {
             let Some(sending) = sending else { continue };
             let (granted, spent) = sending.lane.credit();
-            way.records.set(sending.lane.sent());
-            way.granted_bytes.set(granted);
-            way.spent_bytes.set(spent);
+            way.records.publish(sending.lane.sent());
+            way.granted_bytes.publish(granted);
+            way.spent_bytes.publish(spent);
             way.held.set(sending.held.len() as u64);
-            way.settled.set(sending.settled);
+            way.settled.publish(sending.settled);
         }
     }
 }

@@ -116,6 +116,12 @@ pub struct Options {
     pub topics: TopicTable,
     /// What the key of a stream's records is, by `StreamId::index`.
     pub partition_by: Vec<PartitionBy>,
+    /// Records that may be under way to one other shard.
+    pub ring_slots: usize,
+    /// Bytes that each other shard is always granted ahead.
+    pub ring_credit_bytes: u64,
+    /// Receive buffers for MQTT connections, which records on their way to other shards refer to.
+    pub receive_buffers: u32,
     /// Nodes and streams, as Kafka clients are told.
     pub cluster: node::Cluster,
     /// What it publishes.
@@ -478,6 +484,12 @@ impl Shard {
         }
         core.log.end_cleanly();
         core.log.is_quiet() && core.lanes.is_settled_everywhere()
+    }
+
+    /// Whether no other shard looks at this one's memory any more.
+    pub fn is_let_go(&mut self) -> bool {
+        self.core.lanes.take_returns();
+        self.core.lanes.is_let_go()
     }
 
     /// Gives up committing, as the disk is full: what waits was not acknowledged, and the others

@@ -57,21 +57,20 @@ impl Core {
         let Self { lanes, log, options, clock, oldest_waiting_ns, .. } = self;
         let taken = lanes.take_arrived(log, |log, crossing| {
             let (stream, partition) = crossing.place();
-            // SAFETY: the slot is not given back before this returns.
-            let message = unsafe { crossing.message() };
-            let by = options.partition_by[stream.index()];
-            let record = message.record(by, clock.wall_ms);
-            let bytes = Log::price(record.parts_bytes_max()) as u64;
-            // The room that was kept for it.
-            let kept = log.kept_room();
-            log.keep_room(kept.saturating_sub(bytes));
-            let Ok(ticket) = log.append(stream, partition, &record) else {
-                log.keep_room(kept);
-                return None;
-            };
-            count_record(options, stream, message.payload.len());
-            oldest_waiting_ns.get_or_insert(clock.now_ns);
-            Some((ticket, bytes))
+            crossing.look(|message| {
+                let record = message.record(options.partition_by[stream.index()], clock.wall_ms);
+                let bytes = Log::price(record.parts_bytes_max()) as u64;
+                // The room that was kept for it.
+                let kept = log.kept_room();
+                log.keep_room(kept.saturating_sub(bytes));
+                let Ok(ticket) = log.append(stream, partition, &record) else {
+                    log.keep_room(kept);
+                    return None;
+                };
+                count_record(options, stream, message.payload.len());
+                oldest_waiting_ns.get_or_insert(clock.now_ns);
+                Some((ticket, bytes))
+            })
         });
         options.metrics.ring.arrived.add(taken);
         taken

@@ -103,6 +103,9 @@ impl Setup {
                 filters.map(|(id, stream)| (stream.0.to_owned(), StreamId(id as u32))).collect(),
             ),
             partition_by: vec![PartitionBy::Client; self.streams.len()],
+            ring_slots: 1024,
+            ring_credit_bytes: 64 << 10,
+            receive_buffers: 512,
             cluster: kafka::Cluster::new("c", here, vec![node], streams.collect(), PARTITIONS, 1),
             metrics,
         }
@@ -133,8 +136,8 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(setup: &Setup) -> Self {
-        let metrics = Arc::new(ShardMetrics::new(setup.streams.len(), PARTITIONS as usize));
-        let shard = Shard::new(setup.options(Arc::clone(&metrics)), setup.log(), 1);
+        let metrics = Arc::new(ShardMetrics::new(1, setup.streams.len(), PARTITIONS as usize));
+        let shard = Shard::new(setup.options(Arc::clone(&metrics)), setup.log(), Vec::new(), 1);
         let buffer = || Rc::new(vec![0; setup.commit_bytes_max()]);
         let mut rig = Self {
             shard,
