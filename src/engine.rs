@@ -5,6 +5,7 @@
 //! the main thread waits for the shards to end. Errors say what, where and what to do.
 
 mod banner;
+mod inject;
 mod options;
 
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ use crate::log::LogStarts;
 use crate::observe::Registry;
 use crate::record::ShardId;
 use crate::{control, observe};
+
+pub use inject::CommitDelay;
 
 /// Descriptors that the engine needs beside its connections.
 const OTHER_FILES: u64 = 512;
@@ -50,6 +53,10 @@ pub enum Error {
          number of streams and partitions: raise the one or lower the other"
     )]
     SegmentsTooSmall { segment_bytes: u64, needed: u64 },
+    #[error(
+        "--inject-commit-delay names shard {shard}, and there is none\n  help: name one from 0 to {last}"
+    )]
+    NoShardToDelay { shard: u32, last: u32 },
     #[error("shard {shard} cannot start: {cause}")]
     Shard { shard: usize, cause: String },
 }
@@ -72,18 +79,20 @@ struct Ground {
     /// An MQTT and a Kafka listener a shard.
     listeners: Vec<(OwnedFd, OwnedFd)>,
     data: DataDir,
+    /// By shard, where a test asked for one.
+    commit_delays: Vec<Option<Duration>>,
     notes: Vec<String>,
     connections_max: u32,
 }
 
-/// Runs the engine until it is told to stop.
+/// Runs the engine until it is told to stop. `delays` are for tests.
 ///
 /// # Errors
 /// [`Error`], all of them before the first message is taken.
-pub fn run(config: Config) -> Result<(), Error> {
+pub fn run(config: Config, delays: &[CommitDelay]) -> Result<(), Error> {
     let base = Instant::now();
     let signals = StopSignals::block().map_err(system("blocking signals"))?;
-    let mut ground = prepare(&config)?;
+    let mut ground = prepare(&config, delays)?;
     let registry = Arc::new(registry(&ground));
     let control = control::start(
         config.http.listen,
@@ -114,7 +123,7 @@ fn watch(signals: StopSignals, stopper: &Stopper) {
 }
 
 /// Asks the machine for everything that is needed, and recovers the data directory.
-fn prepare(config: &Config) -> Result<Ground, Error> {
+fn prepare(config: &Config, delays: &[CommitDelay]) -> Result<Ground, Error> {
     preflight::kernel()?;
     preflight::locked_memory()?;
     let wanted = u64::from(config.mqtt.connections_max) + u64::from(config.kafka.connections_max);
@@ -135,6 +144,8 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
         layout.shards.truncate(shards as usize);
     }
     config.check_shards(shards).map_err(Error::Config)?;
+    let commit_delays = inject::commit_delays(delays, shards)?;
+    notes.extend(inject::notes(&commit_delays));
     let listeners = bind(config, shards)?;
     let first = u64::from(shards) * config.log.segment_bytes;
     let disk = disk::check(dir, first)?;
@@ -159,7 +170,17 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
         (named, _) => named,
     };
     let connections_max = config.mqtt.connections_max.min(files.connections as u32);
-    Ok(Ground { layout, shards, disk, prepare, listeners, data, notes, connections_max })
+    Ok(Ground {
+        layout,
+        shards,
+        disk,
+        prepare,
+        listeners,
+        data,
+        commit_delays,
+        notes,
+        connections_max,
+    })
 }
 
 /// Which shard runs on which core; with `shards` above the number of cores, they share them.
@@ -251,7 +272,7 @@ fn start_shards(
                 segment_bytes: config.log.segment_bytes,
                 prepare: ground.prepare,
                 reserve_bytes: config.log.reserve_bytes,
-                commit_delay: None,
+                commit_delay: ground.commit_delays[shard],
             },
             spin: config.spin,
             starts: Arc::clone(&starts),

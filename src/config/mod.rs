@@ -26,7 +26,7 @@ use section::section;
 pub use check::BLOCK_BYTES;
 pub use load::{Loaded, Origins, Sources, load};
 pub use problem::Problem;
-pub use setting::show_size;
+pub use setting::{parse_duration, show_duration, show_size};
 pub use values::{CoreSet, Prepare, Retention, Spin, TopicFilter};
 
 use crate::record::{Compression, Durability, PartitionBy, StreamName};

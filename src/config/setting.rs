@@ -121,7 +121,7 @@ const DURATION_UNITS: [(&str, u64); 7] = [
 ];
 
 /// Reads `7d`, `10s` or `50us`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let (_, nanos) = DURATION_UNITS.iter().find(|(name, _)| *name == &text[digits.len()..])?;
@@ -130,7 +130,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration in the largest unit that divides it, without quotes: `7d`.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     if nanos == 0 {
         return "0s".to_owned();
