@@ -17,10 +17,11 @@ use crate::config::{Config, CoreSet, Prepare, Problem};
 use crate::driver::cores::{self, CoreRequest, Layout};
 use crate::driver::data_dir::{self, DataDir, StreamWanted, Wanted};
 use crate::driver::disk::{self, Disk};
-use crate::driver::launch::{self, Launch, Stopper};
+use crate::driver::launch::{self, Launch};
 use crate::driver::open_connections::OpenConnections;
 use crate::driver::preflight;
 use crate::driver::stop::StopSignals;
+use crate::driver::ways::{self, Stopper};
 use crate::driver::{listen, storage};
 use crate::log::LogStarts;
 use crate::observe::Registry;
@@ -254,11 +255,10 @@ fn start_shards(
     let recovered = Arc::new(std::mem::take(&mut ground.data.recovered));
     let starts = Arc::new(LogStarts::new(streams.len(), ground.data.manifest.partitions));
     let open = Arc::new(OpenConnections::new(ground.connections_max, config.kafka.connections_max));
-    let (entrances, stopper) =
-        launch::entrances(ground.shards).map_err(system("making eventfds"))?;
+    let (entrances, stopper) = ways::entrances(ground.shards).map_err(system("making eventfds"))?;
     let listeners = std::mem::take(&mut ground.listeners);
     let mut threads = Vec::new();
-    let mut ready = Vec::new();
+    let (tell, told) = mpsc::channel();
     for (shard, (entrance, listeners)) in entrances.into_iter().zip(listeners).enumerate() {
         let id = ShardId(shard as u32);
         let launch = Launch {
@@ -280,18 +280,28 @@ fn start_shards(
             base,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
         };
-        let (tell, told) = mpsc::channel();
-        let thread =
-            launch::start(launch, entrance, &stopper, tell).map_err(system("starting a thread"))?;
+        let thread = launch::start(launch, entrance, &stopper, tell.clone())
+            .map_err(system("starting a thread"))?;
         threads.push(thread);
-        ready.push(told);
     }
-    for (shard, told) in ready.into_iter().enumerate() {
-        let failed = |cause: String| Error::Shard { shard, cause };
+    drop(tell);
+    await_shards(&told, ground.shards)?;
+    Ok((stopper, threads))
+}
+
+/// Waits until every shard accepts. One that cannot start says why; those that only miss it do not.
+fn await_shards(
+    told: &mpsc::Receiver<(ShardId, Result<(), String>)>,
+    shards: u32,
+) -> Result<(), Error> {
+    let failed = |shard: usize, cause: String| Error::Shard { shard, cause };
+    let mut ready = vec![false; shards as usize];
+    while let Some(missing) = ready.iter().position(|ready| !ready) {
         match told.recv_timeout(Duration::from_secs(300)) {
-            Ok(result) => result.map_err(failed)?,
-            Err(_) => return Err(failed("it did not become ready".to_owned())),
+            Ok((shard, Ok(()))) => ready[shard.index()] = true,
+            Ok((shard, Err(cause))) => return Err(failed(shard.index(), cause)),
+            Err(_) => return Err(failed(missing, "it did not become ready".to_owned())),
         }
     }
-    Ok((stopper, threads))
+    Ok(())
 }

@@ -85,11 +85,8 @@ impl Shard {
     pub(super) fn resume_lanes(&mut self) {
         while let Some((id, to)) = self.core.lanes.next_to_resume() {
             self.core.lanes.resuming = Some(id);
-            let held = self.release(id, WaitFor::Lane(to));
+            self.release(id, WaitFor::Lane(to));
             self.core.lanes.resuming = None;
-            if held.is_none() {
-                self.core.lanes.withdraw(id);
-            }
         }
         self.close_taken_over();
     }
@@ -120,13 +117,16 @@ impl Shard {
         }
         mqtt.held = None;
         self.core.options.metrics.mqtt.held.sub(1);
-        if conn.stage != Stage::Open || self.core.stopping {
-            return None;
+        if conn.stage == Stage::Open && !self.core.stopping {
+            self.core.mqtt_assembled(id, conn);
         }
-        self.core.mqtt_assembled(id, conn);
-        match &conn.role {
+        let held = match &conn.role {
             Role::Mqtt(mqtt) => mqtt.held,
             Role::Kafka(_) => None,
+        };
+        if held.is_none() {
+            self.core.lanes.withdraw(id);
         }
+        held
     }
 }

@@ -85,6 +85,8 @@ pub struct Lanes {
     first: usize,
     /// What the message needs that is looked at.
     needs: Vec<Need>,
+    /// There is something in `needs`.
+    counted: bool,
     /// Shards to which something was sent for the message that was looked at last, with the number
     /// of its last record there.
     sent: Vec<(ShardId, u64)>,
@@ -142,6 +144,7 @@ impl Lanes {
             buffers_max: (options.receive_buffers as usize / 2 / others).max(1),
             first: 0,
             needs: vec![Need::default(); shards],
+            counted: false,
             sent: Vec::new(),
             resuming: None,
             missing: None,
@@ -151,12 +154,15 @@ impl Lanes {
 
     /// Begins to count what a message needs.
     pub fn begin(&mut self) {
-        self.needs.fill(Need::default());
-        self.sent.clear();
+        if std::mem::take(&mut self.counted) {
+            self.needs.fill(Need::default());
+            self.sent.clear();
+        }
     }
 
     /// The message needs a slot to `to`, and `bytes` there.
     pub fn need(&mut self, to: ShardId, bytes: usize) {
+        self.counted = true;
         let need = &mut self.needs[to.index()];
         need.slots += 1;
         need.bytes += bytes as u64;
