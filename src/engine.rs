@@ -5,6 +5,7 @@
 //! the main thread waits for the shards to end. Errors say what, where and what to do.
 
 mod banner;
+mod inject;
 mod options;
 
 use std::net::SocketAddr;
@@ -16,15 +17,18 @@ use crate::config::{Config, CoreSet, Prepare, Problem};
 use crate::driver::cores::{self, Layout, Machine};
 use crate::driver::data_dir::{self, DataDir, StreamWanted, Wanted};
 use crate::driver::disk::{self, Disk};
-use crate::driver::launch::{self, Launch, Stopper};
+use crate::driver::launch::{self, Launch};
 use crate::driver::open_connections::OpenConnections;
 use crate::driver::preflight;
 use crate::driver::stop::StopSignals;
+use crate::driver::ways::{self, Stopper};
 use crate::driver::{listen, storage};
 use crate::log::LogStarts;
 use crate::observe::Registry;
 use crate::record::ShardId;
 use crate::{control, observe};
+
+pub use inject::CommitDelay;
 
 /// Descriptors that the engine needs beside its connections.
 const OTHER_FILES: u64 = 512;
@@ -50,6 +54,10 @@ pub enum Error {
          number of streams and partitions: raise the one or lower the other"
     )]
     SegmentsTooSmall { segment_bytes: u64, needed: u64 },
+    #[error(
+        "--inject-commit-delay names shard {shard}, and there is none\n  help: name one from 0 to {last}"
+    )]
+    NoShardToDelay { shard: u32, last: u32 },
     #[error("shard {shard} cannot start: {cause}")]
     Shard { shard: usize, cause: String },
 }
@@ -72,18 +80,20 @@ struct Ground {
     /// An MQTT and a Kafka listener a shard.
     listeners: Vec<(OwnedFd, OwnedFd)>,
     data: DataDir,
+    /// By shard, where a test asked for one.
+    commit_delays: Vec<Option<Duration>>,
     notes: Vec<String>,
     connections_max: u32,
 }
 
-/// Runs the engine until it is told to stop.
+/// Runs the engine until it is told to stop. `delays` are for tests.
 ///
 /// # Errors
 /// [`Error`], all of them before the first message is taken.
-pub fn run(config: Config) -> Result<(), Error> {
+pub fn run(config: Config, delays: &[CommitDelay]) -> Result<(), Error> {
     let base = Instant::now();
     let signals = StopSignals::block().map_err(system("blocking signals"))?;
-    let mut ground = prepare(&config)?;
+    let mut ground = prepare(&config, delays)?;
     let registry = Arc::new(registry(&ground));
     let control = control::start(
         config.http.listen,
@@ -114,7 +124,7 @@ fn watch(signals: StopSignals, stopper: &Stopper) {
 }
 
 /// Asks the machine for everything that is needed, and recovers the data directory.
-fn prepare(config: &Config) -> Result<Ground, Error> {
+fn prepare(config: &Config, delays: &[CommitDelay]) -> Result<Ground, Error> {
     preflight::kernel()?;
     preflight::locked_memory()?;
     let wanted = u64::from(config.mqtt.connections_max) + u64::from(config.kafka.connections_max);
@@ -129,7 +139,9 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
     let (_, mut layout) = lay_out(config)?;
     notes.append(&mut layout.notes);
     let shards = layout.shards.len() as u32;
-    config.check_ports(shards).map_err(Error::Config)?;
+    config.check_shards(shards).map_err(Error::Config)?;
+    let commit_delays = inject::commit_delays(delays, shards)?;
+    notes.extend(inject::notes(&commit_delays));
     let listeners = bind(config, shards)?;
     let first = u64::from(shards) * config.log.segment_bytes;
     let disk = disk::check(dir, first)?;
@@ -154,7 +166,17 @@ fn prepare(config: &Config) -> Result<Ground, Error> {
         (named, _) => named,
     };
     let connections_max = config.mqtt.connections_max.min(files.connections as u32);
-    Ok(Ground { layout, shards, disk, prepare, listeners, data, notes, connections_max })
+    Ok(Ground {
+        layout,
+        shards,
+        disk,
+        prepare,
+        listeners,
+        data,
+        commit_delays,
+        notes,
+        connections_max,
+    })
 }
 
 /// Which shard runs on which core, and the machine that this was decided for. Reads the data
@@ -232,11 +254,10 @@ fn start_shards(
     let recovered = Arc::new(std::mem::take(&mut ground.data.recovered));
     let starts = Arc::new(LogStarts::new(streams.len(), ground.data.manifest.partitions));
     let open = Arc::new(OpenConnections::new(ground.connections_max, config.kafka.connections_max));
-    let (entrances, stopper) =
-        launch::entrances(ground.shards).map_err(system("making eventfds"))?;
+    let (entrances, stopper) = ways::entrances(ground.shards).map_err(system("making eventfds"))?;
     let listeners = std::mem::take(&mut ground.listeners);
     let mut threads = Vec::new();
-    let mut ready = Vec::new();
+    let (tell, told) = mpsc::channel();
     for (shard, (entrance, listeners)) in entrances.into_iter().zip(listeners).enumerate() {
         let id = ShardId(shard as u32);
         let launch = Launch {
@@ -250,7 +271,7 @@ fn start_shards(
                 segment_bytes: config.log.segment_bytes,
                 prepare: ground.prepare,
                 reserve_bytes: config.log.reserve_bytes,
-                commit_delay: None,
+                commit_delay: ground.commit_delays[shard],
             },
             spin: config.spin,
             starts: Arc::clone(&starts),
@@ -258,18 +279,28 @@ fn start_shards(
             base,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
         };
-        let (tell, told) = mpsc::channel();
-        let thread =
-            launch::start(launch, entrance, &stopper, tell).map_err(system("starting a thread"))?;
+        let thread = launch::start(launch, entrance, &stopper, tell.clone())
+            .map_err(system("starting a thread"))?;
         threads.push(thread);
-        ready.push(told);
     }
-    for (shard, told) in ready.into_iter().enumerate() {
-        let failed = |cause: String| Error::Shard { shard, cause };
+    drop(tell);
+    await_shards(&told, ground.shards)?;
+    Ok((stopper, threads))
+}
+
+/// Waits until every shard accepts. One that cannot start says why; those that only miss it do not.
+fn await_shards(
+    told: &mpsc::Receiver<(ShardId, Result<(), String>)>,
+    shards: u32,
+) -> Result<(), Error> {
+    let failed = |shard: usize, cause: String| Error::Shard { shard, cause };
+    let mut ready = vec![false; shards as usize];
+    while let Some(missing) = ready.iter().position(|ready| !ready) {
         match told.recv_timeout(Duration::from_secs(300)) {
-            Ok(result) => result.map_err(failed)?,
-            Err(_) => return Err(failed("it did not become ready".to_owned())),
+            Ok((shard, Ok(()))) => ready[shard.index()] = true,
+            Ok((shard, Err(cause))) => return Err(failed(shard.index(), cause)),
+            Err(_) => return Err(failed(missing, "it did not become ready".to_owned())),
         }
     }
-    Ok((stopper, threads))
+    Ok(())
 }

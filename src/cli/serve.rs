@@ -11,6 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Failure, Settings};
 use crate::config::keys::VARIABLE_LOG;
 use crate::config::{Config, Loaded};
+use crate::engine::CommitDelay;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +35,10 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", env = VARIABLE_LOG, default_value = "info")]
     log: String,
 
+    /// For tests: the shard waits so long before it writes each of its commits
+    #[arg(long, value_name = "SHARD=TIME", hide = true)]
+    inject_commit_delay: Vec<CommitDelay>,
+
     #[command(flatten)]
     settings: Settings,
 }
@@ -41,12 +46,12 @@ pub struct Args {
 /// Loads the configuration and hands it to `engine`, which returns when the engine has stopped.
 pub fn run<E: Error>(
     args: &Args,
-    engine: impl FnOnce(Config) -> Result<(), E>,
+    engine: impl FnOnce(Config, &[CommitDelay]) -> Result<(), E>,
 ) -> Result<(), Failure> {
     let filter = filter(&args.log)?;
     let loaded = args.settings.load()?;
     start_log(filter)?;
-    start(loaded, engine)
+    start(loaded, |config| engine(config, &args.inject_commit_delay))
 }
 
 fn start<E: Error>(
@@ -89,7 +94,7 @@ fn start_log(filter: EnvFilter) -> Result<(), Failure> {
 mod tests {
     use std::io;
 
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
@@ -109,6 +114,18 @@ mod tests {
         });
         assert_eq!(shards, Some(3));
         assert_eq!(result, Err(Failure::at_run_time(&io::Error::other("no disk"))));
+    }
+
+    #[test]
+    fn faults_are_for_tests() {
+        let alone = |flags: &[&str]| Alone::try_parse_from([&["serve"], flags].concat());
+        let flags = ["--inject-commit-delay", "0=1ms", "--inject-commit-delay", "3=2s"];
+        let delays = ["0=1ms", "3=2s"].map(|text| text.parse().unwrap());
+        assert_eq!(alone(&flags).unwrap().args.inject_commit_delay, delays);
+        let refused = alone(&["--inject-commit-delay", "50ms"]).unwrap_err().to_string();
+        assert!(refused.contains("such as 1=50ms"), "{refused}");
+        let help = Alone::command().render_long_help().to_string();
+        assert!(help.contains("--mqtt-listen") && !help.contains("inject"), "{help}");
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Args for KeyFlags {
                 "kafka" => "Kafka",
                 "http" => "HTTP",
                 "log" => "Log",
+                "ring" => "Rings",
                 _ => "Receive buffers",
             };
             command.arg(

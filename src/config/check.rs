@@ -4,7 +4,9 @@
 //! here: above all, that the largest packet with its headers fits a batch, a log buffer and a
 //! segment, so that no accepted packet can ever wait for room that will not come.
 
-use std::net::{IpAddr, SocketAddr};
+mod shards;
+
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::problem::Problem;
@@ -23,7 +25,7 @@ const ACKNOWLEDGEMENT_BYTES: usize = 8;
 
 impl Config {
     /// Checks bounds and relations; returns all that is wrong. The number of shards is taken from
-    /// `shards` or the list of `cores`; where both leave it to the machine, [`Config::check_ports`]
+    /// `shards` or the list of `cores`; where both leave it to the machine, [`Config::check_shards`]
     /// completes this once they are counted.
     pub fn check(&self) -> Result<(), Vec<Problem>> {
         let mut problems = self.bounds();
@@ -32,7 +34,7 @@ impl Config {
             problems.extend(self.log_relations());
             problems.extend(self.mqtt_relations());
             problems.extend(self.kafka_relations());
-            problems.extend(self.check_ports(self.shards_known()).err().into_iter().flatten());
+            problems.extend(self.check_shards(self.shards_known()).err().into_iter().flatten());
         }
         problems.extend(self.shapes());
         problems.extend(self.stream_relations());
@@ -210,16 +212,22 @@ impl Config {
             ),
             "segments are written in whole blocks; set a multiple of 4096, such as \"64MiB\"",
         );
-        for (key, count) in [
-            ("receive.buffers", self.receive.buffers),
-            ("receive.kafka_buffers", self.receive.kafka_buffers),
+        for (key, count, rings, most) in [
+            ("receive.buffers", self.receive.buffers, "the kernel's buffer rings", 1 << 15),
+            (
+                "receive.kafka_buffers",
+                self.receive.kafka_buffers,
+                "the kernel's buffer rings",
+                1 << 15,
+            ),
+            ("ring.slots", self.ring.slots, "the rings between shards", 1 << 16),
         ] {
-            let near = count.checked_next_power_of_two().unwrap_or(1 << 15).min(1 << 15);
+            let near = count.checked_next_power_of_two().unwrap_or(most).min(most);
             unless(
                 count.is_power_of_two(),
                 key,
                 format!("{key} = {count} is no power of two"),
-                &format!("the kernel's buffer rings have sizes of powers of two; set {near}"),
+                &format!("{rings} have sizes of powers of two; set {near}"),
             );
         }
         unless(
@@ -296,45 +304,6 @@ impl Config {
             }
         }
         problems
-    }
-
-    /// Checks that the ports do not collide when there are this many shards. The engine calls it
-    /// again when it has counted the cores.
-    pub fn check_ports(&self, shards: u32) -> Result<(), Vec<Problem>> {
-        let mut problems = Vec::new();
-        let (mqtt, kafka, http) = (self.mqtt.listen, self.kafka.listen, self.http.listen);
-        let last = u32::from(kafka.port()).saturating_add(shards.saturating_sub(1));
-        if kafka.port() != 0 && last > u32::from(u16::MAX) {
-            problems.push(Problem::of(
-                &["kafka.listen", "shards", "cores"],
-                format!("kafka.listen = {kafka} leaves too few ports for {shards} shards"),
-                format!(
-                    "each shard has a port of its own; choose one up to {}",
-                    65_536_u32.saturating_sub(shards)
-                ),
-            ));
-        }
-        for (key, other) in [("mqtt.listen", mqtt), ("http.listen", http)] {
-            let within = (u32::from(kafka.port())..=last).contains(&u32::from(other.port()));
-            if kafka.port() != 0 && within && same_host(kafka, other) {
-                problems.push(Problem::of(
-                    &[key, "kafka.listen", "shards", "cores"],
-                    format!(
-                        "{key} = {other} is one of the ports of kafka.listen = {kafka}, \
-                         which go up to {last}"
-                    ),
-                    "each shard has a Kafka port of its own; move one of the two".to_owned(),
-                ));
-            }
-        }
-        if mqtt.port() != 0 && mqtt.port() == http.port() && same_host(mqtt, http) {
-            problems.push(Problem::of(
-                &["http.listen", "mqtt.listen"],
-                format!("mqtt.listen and http.listen have the same port {}", mqtt.port()),
-                "give one of them another port".to_owned(),
-            ));
-        }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     /// What is allowed but deserves a word at start.
@@ -431,15 +400,6 @@ impl AtLeast {
     }
 }
 
-/// Whether two listeners at the same port would meet. `[::]` takes the IPv4 addresses too.
-fn same_host(a: SocketAddr, b: SocketAddr) -> bool {
-    let takes = |all: IpAddr, one: IpAddr| match all {
-        IpAddr::V4(ip) => ip.is_unspecified() && one.is_ipv4(),
-        IpAddr::V6(ip) => ip.is_unspecified(),
-    };
-    a.ip() == b.ip() || takes(a.ip(), b.ip()) || takes(b.ip(), a.ip())
-}
-
 /// A host name of letters, digits, '-', '_' and '.', or an IP address, without a port.
 fn valid_host(host: &str) -> bool {
     let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
@@ -463,7 +423,7 @@ fn streams_a_message(streams: &[Stream]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
+    use std::net::{Ipv6Addr, SocketAddr};
 
     use super::*;
     use crate::config::{Retention, TopicFilter, setting::Setting};
@@ -575,6 +535,11 @@ mod tests {
         check(|c| c.receive.buffers = 500, "receive.buffers = 500 is no power of two");
         check(|c| c.receive.kafka_buffers = 33, "of powers of two; set 64");
         check(
+            |c| c.ring.slots = 1000,
+            "ring.slots = 1000 is no power of two\n  help: the rings between shards have sizes of \
+             powers of two; set 1024",
+        );
+        check(
             |c| c.mqtt.keep_alive_max = Duration::from_millis(1500),
             "mqtt.keep_alive_max is no whole number of seconds",
         );
@@ -643,8 +608,76 @@ mod tests {
         let mut config = Config::default();
         config.http.listen.set_port(9095);
         assert_eq!(config.check(), Ok(()));
-        assert_eq!(config.check_ports(3), Ok(()));
-        assert!(config.check_ports(4).is_err());
+        assert_eq!(config.check_shards(3), Ok(()));
+        assert!(config.check_shards(4).is_err());
+    }
+
+    #[test]
+    fn rings() {
+        check(
+            |c| c.ring.slots = 8,
+            "ring.slots = 8 is out of bounds\n  help: set it from 16 to 65536",
+        );
+        check(|c| c.ring.credit_bytes = 1 << 10, "set it from \"4KiB\" to \"64MiB\"");
+        check(
+            |c| (c.shards, c.ring.credit_bytes) = (Some(4), 4 << 20),
+            "log.buffer_bytes = 16MiB is too small for 4 shards: half of it must hold what each grants \
+             the 3 others (ring.credit_bytes = 4MiB each) beside the largest packet for every stream \
+             that may want it (1097KiB)\n  help: raise log.buffer_bytes to at least 26770KiB, or lower \
+             ring.credit_bytes to at most 2365KiB",
+        );
+        // Two streams may want the packet; nothing is left to grant, whatever is granted.
+        check(
+            |c| {
+                (c.shards, c.log.buffer_bytes) = (Some(2), 4 << 20);
+                c.streams = vec![stream("a", &["x/#"]), stream("b", &["x/+"])];
+            },
+            "log.buffer_bytes = 4MiB is too small for 2 shards: half of it must hold what each grants \
+             the other (ring.credit_bytes = 64KiB) beside the largest packet for every stream that may \
+             want it (2194KiB)\n  help: raise log.buffer_bytes to at least 4516KiB, or lower \
+             mqtt.packet_bytes_max",
+        );
+        // The buffer's greatest size would not do.
+        check(
+            |c| (c.shards, c.ring.credit_bytes) = (Some(64), 64 << 20),
+            "help: lower ring.credit_bytes to at most 112KiB",
+        );
+        check(
+            |c| (c.shards, c.receive.buffers) = (Some(10), 32),
+            "receive.buffers = 32 is too small for 10 shards: records on their way to each of the \
+             others may keep a share of them\n  help: raise receive.buffers to at least 64, or start no \
+             more shards than 9",
+        );
+        // One shard has no rings; what the cores decide is checked when they are counted.
+        let mut config = Config::default();
+        config.log.buffer_bytes = 3 << 20;
+        config.log.batch_bytes_max = 2 << 20;
+        config.ring.credit_bytes = 1 << 20;
+        config.receive.buffers = 1;
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(config.check_shards(1), Ok(()));
+        assert_eq!(config.check_shards(2).unwrap_err().len(), 2);
+        for shards in 1..=64 {
+            assert_eq!(Config::default().check_shards(shards), Ok(()), "{shards} shards");
+        }
+    }
+
+    #[test]
+    fn what_a_refusal_of_rings_advises_is_taken() {
+        // The values that the texts above name are right, and one step beyond them is not.
+        let holds = |shards: u32, change: &dyn Fn(&mut Config)| {
+            let mut config = Config { shards: Some(shards), ..Config::default() };
+            change(&mut config);
+            config.check().is_ok()
+        };
+        let buffer = |kib: usize| {
+            holds(4, &|c| (c.ring.credit_bytes, c.log.buffer_bytes) = (4 << 20, kib << 10))
+        };
+        assert!(buffer(26_770) && !buffer(26_769));
+        let credit = |kib: usize| holds(4, &|c| c.ring.credit_bytes = kib << 10);
+        assert!(credit(2_365) && !credit(2_366));
+        let buffers = |shards, buffers| holds(shards, &|c| c.receive.buffers = buffers);
+        assert!(buffers(10, 64) && buffers(9, 32) && !buffers(10, 32));
     }
 
     #[test]

@@ -60,8 +60,8 @@ pub static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
 
 impl Config {
     /// The sections that there is one of, the keys at the top of the file first.
-    pub fn sections(&self) -> [&dyn Section; 6] {
-        [self, &self.mqtt, &self.kafka, &self.http, &self.log, &self.receive]
+    pub fn sections(&self) -> [&dyn Section; 7] {
+        [self, &self.mqtt, &self.kafka, &self.http, &self.log, &self.ring, &self.receive]
     }
 
     /// The section with this table name.
@@ -72,6 +72,7 @@ impl Config {
             "kafka" => Some(&mut self.kafka),
             "http" => Some(&mut self.http),
             "log" => Some(&mut self.log),
+            "ring" => Some(&mut self.ring),
             "receive" => Some(&mut self.receive),
             _ => None,
         }

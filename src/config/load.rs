@@ -324,7 +324,7 @@ fn set(section: &mut dyn Section, key: &str, value: &DeValue<'_>) -> Result<Stri
 
 /// The message for a key that its table does not have: the nearest, or where it belongs, or all.
 fn unknown(about: &About, key: &str) -> Refused {
-    let tables = ["mqtt", "kafka", "http", "log", "receive", "stream"];
+    let tables = ["mqtt", "kafka", "http", "log", "ring", "receive", "stream"];
     let top = about.table.is_empty();
     let known = about.keys.iter().map(|key| key.name).chain(tables.into_iter().filter(|_| top));
     let what = match about.table {
@@ -560,14 +560,17 @@ mod tests {
     #[test]
     fn streams_replace_the_default_one() {
         let text = "[[stream]]\nname = \"a\"\ntopics = [\"a/+\"]\ndurability = \"write\"\n\
+                    partition_by = \"topic\"\n\
                     [[stream]]\nname = \"b\"\nretention = \"forever\"";
         let loaded = load(&Sources { file: file(text), ..Sources::default() }).unwrap();
         let [a, b] = &loaded.config.streams[..] else { panic!() };
         assert_eq!((a.name.as_str(), a.topics[0].as_str()), ("a", "a/+"));
         assert_eq!(a.durability, crate::record::Durability::Write);
+        assert_eq!(a.partition_by, crate::record::PartitionBy::Topic);
+        assert_eq!(b.partition_by, crate::record::PartitionBy::Client);
         assert_eq!((b.name.as_str(), b.topics[0].as_str()), ("b", "#"));
         assert_eq!(b.retention, crate::config::Retention::Forever);
-        assert_eq!(loaded.origins["stream[1].retention"].to_string(), "t.toml:7");
+        assert_eq!(loaded.origins["stream[1].retention"].to_string(), "t.toml:8");
     }
 
     #[test]

@@ -26,10 +26,10 @@ use section::section;
 pub use check::BLOCK_BYTES;
 pub use load::{Loaded, Origins, Sources, load};
 pub use problem::Problem;
-pub use setting::show_size;
+pub use setting::{parse_duration, show_duration, show_size};
 pub use values::{CoreSet, Prepare, Retention, Spin, TopicFilter};
 
-use crate::record::{Compression, Durability, StreamName};
+use crate::record::{Compression, Durability, PartitionBy, StreamName};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -69,6 +69,8 @@ section! {
         http: Http = Http::default(),
         /// The logs.
         log: Log = Log::default(),
+        /// The rings between shards.
+        ring: Ring = Ring::default(),
         /// The receive buffers.
         receive: Receive = Receive::default(),
         /// The streams, at least one, each name once. A stream's index here is not its `StreamId`.
@@ -160,6 +162,18 @@ section! {
 }
 
 section! {
+    /// Rings between shards, one for each ordered pair: what goes to a partition that another shard
+    /// owns (`partition_by`) crosses one. With one shard there are none.
+    Ring in "ring" {
+        /// Records that may be under way from one shard to one other, a power of two.
+        slots: u32 = 1024; 16..=65_536,
+        /// Bytes of records that a shard always grants each other shard ahead: so much room of its
+        /// log buffer is kept for each. A larger record is granted when there is room.
+        credit_bytes: usize = 64 * KIB; 4 * KIB..=64 * MIB,
+    }
+}
+
+section! {
     /// Receive buffers that the kernel fills, for each shard; an idle connection holds none.
     Receive in "receive" {
         /// Size of one buffer in bytes.
@@ -184,6 +198,10 @@ section! {
         durability: Durability = Durability::Fsync,
         /// Compression of its batches in the log and to consumers: `none` or `lz4`.
         compression: Compression = Compression::None,
+        /// What the key of its records is, and so what decides on their partition, within which they
+        /// are in order: `client` (the client id), `topic` (the MQTT topic, whichever client sends
+        /// it) or `none` (no key, and the partition of the client that sends it).
+        partition_by: PartitionBy = PartitionBy::Client,
         /// Age at which records may go, or `forever`.
         retention: Retention = Retention::Age(7 * DAY);
             Retention::Age(SECOND)..=Retention::Forever,

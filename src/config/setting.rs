@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::section::Given;
-use crate::record::{Compression, Durability, StreamName};
+use crate::record::{Compression, Durability, PartitionBy, StreamName};
 
 /// A type that a key may have.
 pub trait Setting: Sized {
@@ -121,7 +121,7 @@ const DURATION_UNITS: [(&str, u64); 7] = [
 ];
 
 /// Reads `7d`, `10s` or `50us`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let (_, nanos) = DURATION_UNITS.iter().find(|(name, _)| *name == &text[digits.len()..])?;
@@ -130,7 +130,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration in the largest unit that divides it, without quotes: `7d`.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     if nanos == 0 {
         return "0s".to_owned();
@@ -323,6 +323,18 @@ impl Setting for Compression {
     }
 }
 
+impl Setting for PartitionBy {
+    const WANT: &'static str = "\"client\", \"topic\" or \"none\"";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(text, [Self::Client, Self::Topic, Self::None], Self::name)
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(quoted(self.name()))
+    }
+}
+
 /// The one of `all` that has this name.
 pub(super) fn one_of<T: Setting + Copy, const N: usize>(
     text: &str,
@@ -446,6 +458,7 @@ mod tests {
         );
         check::<Durability>("\"sync\"", "\"sync\" is not \"fsync\", \"write\" or \"memory\"");
         check::<Compression>("\"gzip\"", "\"gzip\" is not \"none\" or \"lz4\"");
+        check::<PartitionBy>("\"key\"", "\"key\" is not \"client\", \"topic\" or \"none\"");
         check::<Vec<String>>("\"a\"", "\"a\" is not an array; write [ … ]");
         check::<PathBuf>("1979-05-27", "1979-05-27 is not a path");
     }
@@ -458,6 +471,9 @@ mod tests {
         check("1_000", 1000_u32);
         check("0.25", 0.25_f64);
         check("lz4", Compression::Lz4);
+        for by in [PartitionBy::Client, PartitionBy::Topic, PartitionBy::None] {
+            check(by.name(), by);
+        }
         check("[::1]:0", SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)));
         check("a, b", vec!["a".to_owned(), "b".to_owned()]);
     }

@@ -8,7 +8,7 @@ use super::process::Process;
 use super::text::{Kind, Samples};
 use crate::observe::{
     ByLabel, Counter, Distribution, Gauge, Label, QUANTILES, Registry, ShardMetrics, Station,
-    StreamMetrics,
+    StreamMetrics, WayMetrics,
 };
 
 const NS: f64 = 1e-9;
@@ -48,7 +48,7 @@ pub(super) fn render(registry: &Registry) -> String {
     text
 }
 
-static TABLES: [&[Metric]; 7] = [ENGINE, MQTT, LOG, KAFKA, LOOP, STREAM, PROCESS];
+static TABLES: [&[Metric]; 8] = [ENGINE, MQTT, LOG, KAFKA, RING, LOOP, STREAM, PROCESS];
 
 #[rustfmt::skip]
 static ENGINE: &[Metric] = metrics! {
@@ -148,13 +148,31 @@ static KAFKA: &[Metric] = metrics! {
 };
 
 #[rustfmt::skip]
-static LOOP: &[Metric] = metrics! {
+static RING: &[Metric] = metrics! {
     Counter "tidegate_ring_hand_offs_total" "Connections handed to another shard."
         |s, out| counter(s, out, |m| &m.ring.hand_offs);
-    Counter "tidegate_ring_records_total" "Records handed to another shard."
-        |s, out| counter(s, out, |m| &m.ring.records);
     Counter "tidegate_ring_wakes_sent_total" "Wake-ups sent to sleeping shards."
         |s, out| counter(s, out, |m| &m.ring.wakes_sent);
+    Counter "tidegate_ring_records_total" "Records sent to the other shard."
+        |s, out| ways(s, out, |way| way.records.value());
+    Counter "tidegate_ring_granted_bytes_total" "Bytes of credit that the other shard granted."
+        |s, out| ways(s, out, |way| way.granted_bytes.value());
+    Counter "tidegate_ring_spent_bytes_total" "Bytes of credit spent on records to the other shard."
+        |s, out| ways(s, out, |way| way.spent_bytes.value());
+    Counter "tidegate_ring_waits_total" "How often a connection had to wait for credit or a slot on the way to the other shard."
+        |s, out| ways(s, out, |way| way.waits.value());
+    Gauge "tidegate_ring_held_connections" "Connections that wait for credit or a slot on the way to the other shard."
+        |s, out| ways(s, out, |way| way.held.value());
+    Counter "tidegate_ring_settled_records_total" "Records sent that the other shard has committed."
+        |s, out| ways(s, out, |way| way.settled.value());
+    Gauge "tidegate_ring_pinned_buffers" "Receive buffers that records on their way to other shards refer to."
+        |s, out| gauge(s, out, |m| &m.ring.pinned_buffers);
+    Counter "tidegate_ring_arrived_records_total" "Records that came from other shards."
+        |s, out| counter(s, out, |m| &m.ring.arrived);
+};
+
+#[rustfmt::skip]
+static LOOP: &[Metric] = metrics! {
     Counter "tidegate_loop_turns_total" "Turns of the shard's loop."
         |s, out| counter(s, out, |m| &m.turns.turns);
     Counter "tidegate_loop_sleeps_total" "How often the shard went to sleep."
@@ -221,6 +239,15 @@ fn counter(source: &Source<'_>, out: &mut Samples<'_>, cell: fn(&ShardMetrics) -
 
 fn gauge(source: &Source<'_>, out: &mut Samples<'_>, cell: fn(&ShardMetrics) -> &Gauge) {
     shards(source, |shard, m| out.value(&[("shard", &shard)], cell(m).value()));
+}
+
+/// A sample for each ordered pair of shards.
+fn ways(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&WayMetrics) -> u64) {
+    shards(source, |shard, m| {
+        for (to, way) in m.ring.ways.iter().enumerate().filter(|(to, _)| *to != shard) {
+            out.value(&[("shard", &shard), ("to", &to)], value(way));
+        }
+    });
 }
 
 fn by_label<L: Label, const COUNT: usize>(

@@ -82,6 +82,15 @@ fn a_scrape_shows_what_the_shards_published() {
     let events = shard.stream(StreamId(1));
     events.records.add(3);
     events.partition(partition.row(2)).high_watermark.set(99);
+    let way = &shard.ring.ways[0];
+    way.records.add(31);
+    way.granted_bytes.publish(70_000);
+    way.spent_bytes.publish(4_500);
+    way.waits.increment();
+    way.held.set(2);
+    way.settled.publish(30);
+    shard.ring.pinned_buffers.set(3);
+    shard.ring.arrived.add(17);
     let mut times = StationTimes::new();
     times.record(shard, Station::Flush, 120_000);
     times.publish_all(shard);
@@ -112,6 +121,18 @@ fn a_scrape_shows_what_the_shards_published() {
     check(&format!("tidegate_station_duration_seconds_bucket{{{labels},le=\"0.0001\"}}"), 0.0);
     check(&format!("tidegate_station_duration_seconds_bucket{{{labels},le=\"0.00025\"}}"), 1.0);
     check(&format!("tidegate_station_recent_seconds{{{labels},percentile=\"99.9\"}}"), 120e-6);
+    let way = "{shard=\"1\",to=\"0\"}";
+    check(&format!("tidegate_ring_records_total{way}"), 31.0);
+    check(&format!("tidegate_ring_granted_bytes_total{way}"), 70_000.0);
+    check(&format!("tidegate_ring_spent_bytes_total{way}"), 4_500.0);
+    check(&format!("tidegate_ring_waits_total{way}"), 1.0);
+    check(&format!("tidegate_ring_held_connections{way}"), 2.0);
+    check(&format!("tidegate_ring_settled_records_total{way}"), 30.0);
+    check("tidegate_ring_records_total{shard=\"0\",to=\"1\"}", 0.0);
+    let own = |series: &&String| series.contains("{shard=\"1\",to=\"1\"}");
+    assert_eq!(samples.keys().find(own), None, "a shard has no way to itself");
+    check("tidegate_ring_pinned_buffers{shard=\"1\"}", 3.0);
+    check("tidegate_ring_arrived_records_total{shard=\"1\"}", 17.0);
     assert!(samples["process_resident_memory_bytes"] > 1e6);
     control.stop();
 }

@@ -1,8 +1,6 @@
 //! Starting a shard: its thread, pinned, with everything of it made and first touched there.
-#![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -11,20 +9,18 @@ use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 
-use super::shard_thread::{self, ShardThread, Ways};
+use super::shard_thread::{self, ShardThread};
 use super::signal::Signal;
-use super::sockets::{self, HandOver, Sockets};
+use super::sockets::{self, Sockets};
 use super::storage::{self, Storage};
+use super::ways::{Entrance, Stopper};
 use super::{cores, data_dir, socket_ring};
 use crate::config::Spin;
 use crate::log::recovery::Recovered;
 use crate::log::{self, Log, LogStarts};
 use crate::record::ShardId;
-use crate::ring::{Door, ring};
 use crate::shard::{self, Shard};
 
-/// Connections that may be on their way from one shard to another.
-const HAND_OVERS: usize = 1024;
 /// glommio registers so many bytes of I/O memory; the log's buffers are from the heap, as readers at
 /// the tail keep them.
 const IO_MEMORY: usize = 64 << 10;
@@ -60,72 +56,8 @@ pub struct Launch {
     pub seed: u64,
 }
 
-/// What leads to a shard from outside.
-pub struct Entrance {
-    ways: Ways,
-    eventfd: OwnedFd,
-}
-
-/// The engine's handle on all shards.
-#[derive(Clone)]
-pub struct Stopper {
-    stop: Arc<AtomicBool>,
-    doors: Vec<Arc<Door>>,
-}
-
-impl Stopper {
-    /// Tells every shard to stop: what was taken is committed and acknowledged first.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        for door in &self.doors {
-            door.notify();
-        }
-    }
-}
-
-/// Doors and rings between `shards` shards.
-///
-/// # Errors
-/// The kernel's, when it gives no eventfd.
-pub fn entrances(shards: u32) -> io::Result<(Vec<Entrance>, Stopper)> {
-    let mut doors = Vec::new();
-    let mut eventfds = Vec::new();
-    for _ in 0..shards {
-        // SAFETY: no pointers.
-        let raw = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and owned by nothing else.
-        let eventfd = unsafe { OwnedFd::from_raw_fd(raw) };
-        let knocker = eventfd.try_clone()?;
-        doors.push(Arc::new(Door::new(move || knock(&knocker))));
-        eventfds.push(eventfd);
-    }
-    let stopper = Stopper { stop: Arc::new(AtomicBool::new(false)), doors: doors.clone() };
-    let mut ways: Vec<Ways> = doors
-        .iter()
-        .map(|door| Ways { to: Vec::new(), from: Vec::new(), door: Arc::clone(door) })
-        .collect();
-    for from in 0..shards as usize {
-        for to in (0..shards as usize).filter(|to| *to != from) {
-            let (producer, consumer) = ring::<HandOver>(HAND_OVERS);
-            ways[from].to.push((ShardId(to as u32), producer, Arc::clone(&doors[to])));
-            ways[to].from.push(consumer);
-        }
-    }
-    let entrances = ways.into_iter().zip(eventfds);
-    Ok((entrances.map(|(ways, eventfd)| Entrance { ways, eventfd }).collect(), stopper))
-}
-
-fn knock(eventfd: &OwnedFd) {
-    let one = 1_u64;
-    // SAFETY: eight bytes of a live value are read. The counter cannot overflow: the sleeper takes
-    // it down to 0 at each wake-up.
-    unsafe { libc::write(eventfd.as_raw_fd(), std::ptr::from_ref(&one).cast(), 8) };
-}
-
-/// Starts the thread of a shard. `ready` gets one message: that it accepts, or why it cannot.
+/// Starts the thread of a shard. `ready` gets one message: that it accepts, or why it cannot; none
+/// where another shard cannot start.
 ///
 /// # Errors
 /// The system's, when it gives no thread.
@@ -133,9 +65,9 @@ pub fn start(
     launch: Launch,
     entrance: Entrance,
     stopper: &Stopper,
-    ready: mpsc::Sender<Result<(), String>>,
+    ready: mpsc::Sender<(ShardId, Result<(), String>)>,
 ) -> io::Result<JoinHandle<()>> {
-    let stop = Arc::clone(&stopper.stop);
+    let (stop, id) = (stopper.flag(), launch.shard.shard);
     let name = format!("shard-{}", launch.shard.shard.0);
     std::thread::Builder::new().name(name).spawn(move || {
         let accepts = Arc::new(AtomicBool::new(false));
@@ -143,15 +75,15 @@ pub fn start(
         let result = run(launch, entrance, stop, move || {
             told.store(true, Ordering::Relaxed);
             // The engine waits for it; were it gone, so is the process.
-            let _ = tell.send(Ok(()));
+            let _ = tell.send((id, Ok(())));
         });
-        let Err(cause) = result else { return };
+        let Err(Some(cause)) = result else { return };
         if accepts.load(Ordering::Relaxed) {
             eprintln!("tidegate: a shard cannot go on: {cause}");
             std::process::abort();
         }
         // Where nobody listens any more, another shard has failed and the process ends.
-        let _ = ready.send(Err(cause));
+        let _ = ready.send((id, Err(cause)));
     })
 }
 
@@ -160,27 +92,28 @@ fn run(
     entrance: Entrance,
     stop: Arc<AtomicBool>,
     ready: impl FnOnce() + 'static,
-) -> Result<(), String> {
+) -> Result<(), Option<String>> {
     cores::pin(launch.core).map_err(|cause| cause.to_string())?;
+    let (ends, ways, eventfd) = entrance.make_ways(launch.shard.ring_slots).ok_or(None)?;
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(IO_MEMORY)
         .ring_depth(RING_DEPTH)
         .preempt_timer(PREEMPT)
         .make()
         .map_err(|cause| format!("glommio cannot start on core {}: {cause}", launch.core))?;
-    executor.run(async move {
+    let served = executor.run(async move {
         let signal = Rc::new(Signal::default());
         let log = Log::new(launch.log, &launch.recovered, launch.seed);
         let sockets = Sockets::new(launch.sockets).map_err(|cause| explain(&cause))?;
         let manifest = data_dir::manifest_path(&launch.storage.dir);
         Storage::probe_polling(&manifest).await.map_err(|cause| cause.to_string())?;
         let thread = ShardThread {
-            shard: Shard::new(launch.shard, log, launch.seed),
+            shard: Shard::new(launch.shard, log, ways, launch.seed),
             sockets,
             storage: Storage::new(launch.storage, Rc::clone(&signal)),
             signal,
-            ways: entrance.ways,
-            eventfd: entrance.eventfd,
+            ways: ends,
+            eventfd,
             stop,
             spin: launch.spin,
             starts: launch.starts,
@@ -188,7 +121,8 @@ fn run(
             base: launch.base,
         };
         shard_thread::run(thread, ready).await.map_err(|cause| cause.to_string())
-    })
+    });
+    served.map_err(Some)
 }
 
 /// The text of what the socket ring says, with its remedy where it has one.

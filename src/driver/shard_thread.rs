@@ -25,11 +25,11 @@ use super::alarm::Alarm;
 use super::signal::Signal;
 use super::sockets::{HandOver, Sockets};
 use super::storage::{Event, SealedBuffer, Storage};
+use super::ways::Ways;
 use crate::config::Spin;
 use crate::log::LogStarts;
 use crate::observe::{ShardState, Station};
 use crate::record::ShardId;
-use crate::ring::{Consumer, Door, Producer};
 use crate::shard::{Clock, Request, Shard};
 
 /// While commits take no longer than this, sockets wait for the one that is under way.
@@ -49,16 +49,6 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const SEGMENT_RETRY: Duration = Duration::from_millis(500);
 /// How long goodbyes may take at a stop.
 const GOODBYE_MAX: Duration = Duration::from_secs(3);
-
-/// The ways between this shard and the others.
-pub struct Ways {
-    /// To each other shard: the ring's end, and the door to knock at.
-    pub to: Vec<(ShardId, Producer<HandOver>, Arc<Door>)>,
-    /// From each other shard.
-    pub from: Vec<Consumer<HandOver>>,
-    /// This shard's own door.
-    pub door: Arc<Door>,
-}
 
 /// What a shard's thread runs with.
 pub struct ShardThread {
@@ -203,9 +193,12 @@ impl Turning {
         loop {
             let mut happened = self.gather();
             self.apply();
+            self.tell_others();
             happened += self.thread.sockets.turn(&mut self.thread.shard)?;
+            self.tell_others();
             self.begin_commit();
             self.apply();
+            self.tell_others();
             self.thread.shard.metrics().turns.turns.increment();
             if self.is_finished() {
                 self.let_storage_end().await;
@@ -269,12 +262,11 @@ impl Turning {
             self.on_event(event);
         }
         self.events = events;
-        for from in &mut self.thread.ways.from {
-            while let Some(arrived) = from.pop() {
-                count += 1;
-                self.thread.sockets.take_in(&mut self.thread.shard, arrived);
-            }
+        while let Some(arrived) = self.thread.ways.next_arrived() {
+            count += 1;
+            self.thread.sockets.take_in(&mut self.thread.shard, arrived);
         }
+        count += self.thread.shard.take_from_others() as usize;
         self.thread.shard.on_timer();
         self.keep_house();
         if self.thread.stop.load(Ordering::Relaxed) {
@@ -374,23 +366,16 @@ impl Turning {
     /// Hands connections over to their shards; those that find a full ring wait for the next turn.
     fn send_away(&mut self) {
         self.thread.sockets.take_leaving(&mut self.leaving);
-        if self.leaving.is_empty() {
-            return;
+        if !self.leaving.is_empty() {
+            self.thread.ways.send_away(&mut self.leaving);
         }
-        for (to, mut hand_over) in std::mem::take(&mut self.leaving) {
-            let way = self.thread.ways.to.iter_mut().find(|(shard, _, _)| *shard == to);
-            let Some((_, producer, door)) = way else { continue };
-            match producer.push(hand_over) {
-                Ok(()) => {
-                    if door.notify() {
-                        self.thread.shard.metrics().ring.wakes_sent.increment();
-                    }
-                }
-                Err(back) => {
-                    hand_over = back;
-                    self.leaving.push((to, hand_over));
-                }
-            }
+    }
+
+    /// Lets other shards see what there is for them, and wakes those of them that sleep.
+    fn tell_others(&mut self) {
+        if !self.thread.ways.is_empty() {
+            let woken = self.thread.ways.tell(&mut self.thread.shard);
+            self.thread.shard.metrics().ring.wakes_sent.add(woken);
         }
     }
 
@@ -411,13 +396,14 @@ impl Turning {
 
     /// Sleeps until something happens.
     async fn sleep(&mut self) -> io::Result<()> {
-        self.thread.ways.door.lie_down();
+        self.thread.ways.door().lie_down();
         self.thread.sockets.ring().enable_eventfd();
         // Between enabling the eventfd and looking at the ring; pairs with the kernel's atomic
         // update of the ring's flags, after which it looks whether the eventfd is enabled.
         std::sync::atomic::fence(Ordering::SeqCst);
         let left = self.thread.sockets.has_work()
-            || self.thread.ways.from.iter_mut().any(|from| !from.is_empty())
+            || self.thread.ways.has_arrived()
+            || self.thread.shard.has_news_from_others()
             || !self.leaving.is_empty()
             || (self.thread.stop.load(Ordering::Relaxed) && self.stopping == Stopping::No);
         if !left {
@@ -428,7 +414,7 @@ impl Turning {
         } else {
             self.react_now_and_then().await;
         }
-        self.thread.ways.door.get_up();
+        self.thread.ways.door().get_up();
         self.thread.sockets.ring().disable_eventfd();
         Ok(())
     }
@@ -454,12 +440,13 @@ impl Turning {
                 self.thread.shard.begin_stop();
                 self.stopping = Stopping::Committing;
             }
-            Stopping::Committing if self.thread.shard.log().is_quiet() => {
+            Stopping::Committing if self.thread.shard.is_settled() => {
                 self.thread.shard.disconnect_all();
                 self.stopping = Stopping::Leaving(Instant::now());
             }
             Stopping::Committing if self.thread.shard.log().is_starved() => {
                 // The disk is full: what waits was not acknowledged and will be sent again.
+                self.thread.shard.give_up();
                 self.thread.shard.disconnect_all();
                 self.stopping = Stopping::Leaving(Instant::now());
             }
@@ -475,10 +462,12 @@ impl Turning {
         }
     }
 
-    fn is_finished(&self) -> bool {
+    fn is_finished(&mut self) -> bool {
         match self.stopping {
             Stopping::Leaving(since) => {
-                self.thread.shard.connections() == 0 || since.elapsed() > GOODBYE_MAX
+                let gone = self.thread.shard.connections() == 0 || since.elapsed() > GOODBYE_MAX;
+                // Other shards may still look at what was sent to them, in this one's memory.
+                gone && self.thread.shard.is_let_go()
             }
             _ => false,
         }

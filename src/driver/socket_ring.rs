@@ -57,6 +57,18 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BufferId(u16);
 
+impl From<u16> for BufferId {
+    fn from(id: u16) -> Self {
+        Self(id)
+    }
+}
+
+impl From<BufferId> for u16 {
+    fn from(id: BufferId) -> Self {
+        id.0
+    }
+}
+
 impl BufferId {
     /// The id as an index below [`BUFFER_COUNT_MAX`].
     pub fn index(self) -> usize {

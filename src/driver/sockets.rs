@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::open_connections::OpenConnections;
-use super::socket_ring::{self, Completion, SocketRing, Wait};
+use super::socket_ring::{self, BufferId, Completion, SocketRing, Wait};
 use crate::observe::Station;
 use crate::record::ShardId;
 use crate::shard::{ConnId, Protocol, Request, Shard};
@@ -109,6 +109,8 @@ pub struct Sockets {
     sockets: Vec<Option<Socket>>,
     /// Receives to be armed again at the next turn: there were no buffers.
     starved: Vec<ConnId>,
+    /// Scratch: receive buffers that come back from other shards.
+    free: Vec<u16>,
     /// Connections that go to other shards.
     leaving: Vec<(ShardId, HandOver)>,
     accepting: bool,
@@ -131,6 +133,7 @@ impl Sockets {
             options,
             sockets: Vec::new(),
             starved: Vec::new(),
+            free: Vec::new(),
             leaving: Vec::new(),
             accepting: false,
             accept_again: [None; 2],
@@ -181,6 +184,10 @@ impl Sockets {
     /// # Errors
     /// Those of [`SocketRing::enter`].
     pub fn turn(&mut self, shard: &mut Shard) -> io::Result<usize> {
+        shard.take_free_buffers(&mut self.free);
+        for buffer in self.free.drain(..) {
+            self.ring.recycle(BufferId::from(buffer));
+        }
         for id in std::mem::take(&mut self.starved) {
             self.arm(id);
         }
@@ -273,12 +280,17 @@ impl Sockets {
         let open = socket.as_ref().is_some_and(|socket| !socket.closing);
         let bytes = completion.result.unwrap_or(0);
         if let Some(buffer) = completion.buffer {
+            // Records on their way to another shard may refer to it.
+            let mut kept = false;
             if open && bytes > 0 {
                 let started = Instant::now();
-                shard.on_bytes(id, self.ring.buffer(buffer, bytes));
+                let received = self.ring.buffer(buffer, bytes);
+                kept = shard.on_received(id, received, buffer.into());
                 shard.record_time(Station::Ingest, started.elapsed().as_nanos() as u64);
             }
-            self.ring.recycle(buffer);
+            if !kept {
+                self.ring.recycle(buffer);
+            }
         }
         if completion.more {
             return;

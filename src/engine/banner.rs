@@ -83,13 +83,19 @@ fn disk(ground: &Ground) -> String {
     )
 }
 
+/// Bytes of a slot of a ring: the record as it is handed over, and what its sender keeps beside the
+/// ring until the record is settled.
+const RING_SLOT_BYTES: usize = 64 + 64;
+
 /// What the limits of the configuration add up to.
 fn memory(config: &Config, ground: &Ground) -> String {
     let log = &config.log;
     let receive = (config.receive.buffers + config.receive.kafka_buffers) as usize
         * config.receive.buffer_bytes;
+    let rings = (ground.shards as usize - 1) * config.ring.slots as usize * RING_SLOT_BYTES;
     // Records that gather, and the commit that is being written.
-    let a_shard = 2 * log.buffer_bytes + log.tail_cache_bytes + log.read_cache_bytes + receive;
+    let a_shard =
+        2 * log.buffer_bytes + log.tail_cache_bytes + log.read_cache_bytes + rings + receive;
     let mqtt =
         config.mqtt.held_bytes_max.max(config.mqtt.packet_bytes_max) + config.mqtt.send_bytes_max;
     format!(

@@ -66,9 +66,33 @@ impl Log {
     /// `bytes` in all. A message for several streams asks once for all of them, so that it is
     /// taken whole or not at all.
     pub fn has_room(&self, bytes: usize, records: usize) -> bool {
-        let most = bytes + records * (record_bytes_max(0, 0, 0, 0) + ENTRY_OVERHEAD);
-        self.waiting_bytes + most <= self.options.buffer_bytes
+        let most = bytes + records * Self::price(0);
+        self.waiting_bytes + self.kept_bytes + most <= self.options.buffer_bytes
             && self.waiting_reserved + records as u64 <= RESERVED_WAITING_MAX
+    }
+
+    /// What a record costs in the buffer that gathers the next commit, at the most, whose
+    /// [`RecordParts::parts_bytes_max`] are `parts_bytes`.
+    pub fn price(parts_bytes: usize) -> usize {
+        parts_bytes + record_bytes_max(0, 0, 0, 0) + ENTRY_OVERHEAD
+    }
+
+    /// Whether `bytes` in all may be kept for what other shards send: half of the buffer at the
+    /// most, and only what is free.
+    pub fn may_keep(&self, bytes: u64) -> bool {
+        let (free, half) =
+            (self.options.buffer_bytes - self.waiting_bytes, self.options.buffer_bytes / 2);
+        bytes <= free.min(half) as u64
+    }
+
+    /// Keeps `bytes` of the buffer for what other shards send; [`Log::has_room`] leaves them out.
+    pub fn keep_room(&mut self, bytes: u64) {
+        self.kept_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+
+    /// Bytes kept for what other shards send.
+    pub fn kept_room(&self) -> u64 {
+        self.kept_bytes as u64
     }
 
     /// Appends a record to a partition that this shard owns, behind everything appended before.

@@ -115,6 +115,8 @@ pub struct Log {
     dirty: Vec<u32>,
     /// Bytes that the waiting records take in a frame, at the most.
     waiting_bytes: usize,
+    /// Bytes of the buffer that other shards have credit for.
+    kept_bytes: usize,
     /// Records that wait, of streams that reserve their offsets.
     waiting_reserved: u64,
     clean_end: append::CleanEnd,
@@ -175,6 +177,7 @@ impl Log {
             rows,
             dirty: Vec::new(),
             waiting_bytes: 0,
+            kept_bytes: 0,
             waiting_reserved: 0,
             clean_end: append::CleanEnd::No,
             progress: Progress::default(),

@@ -127,8 +127,10 @@ labels! {
         LogBuffer => "log_buffer",
         /// No segment can be made.
         DiskFull => "disk_full",
-        /// The way to another shard is full.
-        Credit => "credit",
+        /// No credit or no slot on the way to another shard.
+        Ring => "ring",
+        /// As many of its messages wait for their acknowledgement as may.
+        Unacknowledged => "unacknowledged",
     }
 }
 

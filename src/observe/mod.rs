@@ -21,6 +21,6 @@ pub use label::{ByLabel, Close, HoldCause, KafkaApi, Label, Reject};
 pub use registry::{EngineInfo, Registry, ShardState, StreamInfo};
 pub use shard::{
     KafkaMetrics, LogMetrics, LoopMetrics, MqttMetrics, PartitionMetrics, RingMetrics,
-    ShardMetrics, StreamMetrics,
+    ShardMetrics, StreamMetrics, WayMetrics,
 };
 pub use station::{QUANTILES, Station, StationSummary, StationTimes};

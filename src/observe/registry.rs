@@ -81,7 +81,8 @@ impl Registry {
     /// Makes the cells of every shard.
     pub fn new(info: EngineInfo) -> Self {
         let owned = |shard| (info.partitions + info.shards - 1 - shard) / info.shards;
-        let cells = |shard| ShardMetrics::new(info.streams.len(), owned(shard) as usize);
+        let cells =
+            |shard| ShardMetrics::new(info.shards, info.streams.len(), owned(shard) as usize);
         let shards = (0..info.shards).map(|shard| Arc::new(cells(shard))).collect();
         Self { info, shards }
     }

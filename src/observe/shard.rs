@@ -20,7 +20,7 @@ pub struct ShardMetrics {
     pub log: LogMetrics,
     /// The shard's Kafka node.
     pub kafka: KafkaMetrics,
-    /// The ways to other shards.
+    /// The ways between this shard and others.
     pub ring: RingMetrics,
     /// The shard's own loop.
     pub turns: LoopMetrics,
@@ -129,15 +129,49 @@ pub struct KafkaMetrics {
     pub parked_fetches: Gauge,
 }
 
-/// The ways from this shard to others.
-#[derive(Debug, Default)]
+/// The ways between this shard and others.
+#[derive(Debug)]
 pub struct RingMetrics {
     /// Connections handed to another shard.
     pub hand_offs: Counter,
-    /// Records handed to another shard.
-    pub records: Counter,
     /// Wake-ups sent to a sleeping shard.
     pub wakes_sent: Counter,
+    /// Records that came from other shards.
+    pub arrived: Counter,
+    /// Receive buffers that records on their way to other shards refer to.
+    pub pinned_buffers: Gauge,
+    /// The sender's side, by `ShardId::index` of the receiver; the shard's own row stays at 0.
+    pub ways: Box<[WayMetrics]>,
+}
+
+/// The way from this shard to one other, as its sender sees it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WayMetrics {
+    /// Records sent.
+    pub records: Counter,
+    /// Bytes of credit granted so far, as far as the sender has seen.
+    pub granted_bytes: Counter,
+    /// Bytes of credit spent so far.
+    pub spent_bytes: Counter,
+    /// How often a connection had to wait for credit or a slot.
+    pub waits: Counter,
+    /// Connections that wait now.
+    pub held: Gauge,
+    /// Records settled so far: the other shard has them as safe as their streams promise.
+    pub settled: Counter,
+}
+
+impl RingMetrics {
+    fn new(shards: u32) -> Self {
+        Self {
+            hand_offs: Counter::new(),
+            wakes_sent: Counter::new(),
+            arrived: Counter::new(),
+            pinned_buffers: Gauge::new(),
+            ways: (0..shards).map(|_| WayMetrics::default()).collect(),
+        }
+    }
 }
 
 /// The shard's own loop.
@@ -210,13 +244,14 @@ impl StreamMetrics {
 }
 
 impl ShardMetrics {
-    /// Cells for `streams` streams of which the shard owns `partitions` partitions each.
-    pub fn new(streams: usize, partitions: usize) -> Self {
+    /// Cells of one of `shards` shards for `streams` streams, of which it owns `partitions`
+    /// partitions each.
+    pub fn new(shards: u32, streams: usize, partitions: usize) -> Self {
         Self {
             mqtt: MqttMetrics::default(),
             log: LogMetrics::default(),
             kafka: KafkaMetrics::default(),
-            ring: RingMetrics::default(),
+            ring: RingMetrics::new(shards),
             turns: LoopMetrics::default(),
             stations: std::array::from_fn(|_| StationSummary::default()),
             streams: (0..streams).map(|_| StreamMetrics::new(partitions)).collect(),
@@ -250,13 +285,15 @@ mod tests {
         const LINE: usize = 128;
         assert_eq!(align_of::<ShardMetrics>() % LINE, 0);
         assert_eq!(align_of::<StreamMetrics>() % LINE, 0);
+        assert_eq!(align_of::<WayMetrics>(), LINE);
+        assert_eq!(size_of::<WayMetrics>(), LINE);
         assert_eq!(align_of::<PartitionLine>(), LINE);
         assert_eq!(size_of::<PartitionLine>(), LINE);
     }
 
     #[test]
     fn partitions_are_found_by_row() {
-        let metrics = ShardMetrics::new(2, 11);
+        let metrics = ShardMetrics::new(1, 2, 11);
         let stream = metrics.stream(StreamId(1));
         (0..11).for_each(|row| stream.partition(row).high_watermark.set(row as u64 + 100));
         let marks: Vec<u64> = stream.partitions().map(|p| p.high_watermark.value()).collect();

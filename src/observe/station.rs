@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn buckets_are_live_and_quantiles_follow_the_summary() {
-        let metrics = ShardMetrics::new(1, 1);
+        let metrics = ShardMetrics::new(1, 1, 1);
         let mut times = StationTimes::new();
         (1..=1_000).for_each(|us| times.record(&metrics, Station::Flush, us * 1_000));
         let flush = &metrics.stations[Station::Flush.index()];
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn an_idle_interval_keeps_the_quantiles_and_a_new_one_starts_empty() {
-        let metrics = ShardMetrics::new(1, 1);
+        let metrics = ShardMetrics::new(1, 1, 1);
         let mut times = StationTimes::new();
         let median = || metrics.stations[Station::Write.index()].quantiles[0].value();
         times.record_many(&metrics, Station::Write, 1_000, 5);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn times_beyond_the_range_count_as_the_longest() {
-        let metrics = ShardMetrics::new(1, 1);
+        let metrics = ShardMetrics::new(1, 1, 1);
         let mut times = StationTimes::new();
         times.record(&metrics, Station::Commit, u64::MAX);
         times.record(&metrics, Station::Commit, 0);

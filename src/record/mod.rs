@@ -75,3 +75,26 @@ impl Compression {
         }
     }
 }
+
+/// What a record's key is, and so what partitions it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PartitionBy {
+    /// The client id: all records of a device are in order, and never leave the shard that owns it.
+    #[default]
+    Client,
+    /// The MQTT topic: all records of a topic are in order, whichever client sends them.
+    Topic,
+    /// Nothing: a record has no key and lies in its publisher's own partition.
+    None,
+}
+
+impl PartitionBy {
+    /// The name used in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Topic => "topic",
+            Self::None => "none",
+        }
+    }
+}

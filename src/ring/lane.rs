@@ -7,8 +7,8 @@
 //! and of values settled, which the sender may acknowledge. Both are single words that only grow,
 //! so their way back needs no room and no credit, and two lanes cannot block one another.
 //!
-//! Conservation: granted = spent + free at the sender, granted = arrived + outstanding at the
-//! receiver, and spent = arrived when the ring is empty.
+//! Conservation: granted = spent + refunded + free at the sender, granted = arrived + refunded +
+//! outstanding at the receiver, and spent = arrived when the ring is empty.
 //!
 //! A sender that finds no credit says so ([`Outbound::want`]) before it looks for the last time,
 //! and the receiver looks whether the sender wants anything after it gave something: between the
@@ -36,6 +36,8 @@ struct ReceiverWords {
 struct SenderWords {
     /// Bytes that the sender waits for; 0 when it does not wait.
     wanted: AtomicU64,
+    /// Bytes of credit given back unspent so far.
+    refunded: AtomicU64,
     /// Nothing is sent any more.
     closed: AtomicBool,
 }
@@ -45,6 +47,7 @@ pub struct Outbound<T> {
     producer: Producer<T>,
     words: Arc<Words>,
     spent: u64,
+    refunded: u64,
     /// What `granted` was when it was last looked at.
     seen_granted: u64,
     wanted: u64,
@@ -70,11 +73,21 @@ pub fn lane<T: Send>(slots: usize) -> (Outbound<T>, Inbound<T>) {
             settled: AtomicU64::new(0),
             gone: AtomicBool::new(false),
         }),
-        sender: Padded(SenderWords { wanted: AtomicU64::new(0), closed: AtomicBool::new(false) }),
+        sender: Padded(SenderWords {
+            wanted: AtomicU64::new(0),
+            refunded: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }),
     });
     let (producer, consumer) = ring(slots);
-    let outbound =
-        Outbound { producer, words: Arc::clone(&words), spent: 0, seen_granted: 0, wanted: 0 };
+    let outbound = Outbound {
+        producer,
+        words: Arc::clone(&words),
+        spent: 0,
+        refunded: 0,
+        seen_granted: 0,
+        wanted: 0,
+    };
     let inbound = Inbound { consumer, words, arrived: 0, granted: 0, settled: 0, told: (0, 0) };
     (outbound, inbound)
 }
@@ -83,10 +96,11 @@ impl<T: Send> Outbound<T> {
     /// Whether `count` values that cost `bytes` in all can be sent now.
     #[inline]
     pub fn can_send(&mut self, count: usize, bytes: u64) -> bool {
-        if self.spent + bytes > self.seen_granted {
+        let used = self.spent + self.refunded + bytes;
+        if used > self.seen_granted {
             self.look();
         }
-        self.spent + bytes <= self.seen_granted && self.producer.has_room(count)
+        used <= self.seen_granted && self.producer.has_room(count)
     }
 
     fn look(&mut self) {
@@ -128,6 +142,20 @@ impl<T: Send> Outbound<T> {
         bytes > 0
     }
 
+    /// Gives back the credit beyond `keep` bytes: others may be waiting for the room. Whether that
+    /// was anything, and the receiver must be told.
+    pub fn give_back(&mut self, keep: u64) -> bool {
+        self.look();
+        let free = self.seen_granted - self.spent - self.refunded;
+        if free <= keep {
+            return false;
+        }
+        self.refunded += free - keep;
+        // Release: pairs with the acquire of `Inbound::outstanding`; nothing else hangs on it.
+        self.words.sender.0.refunded.store(self.refunded, Ordering::Release);
+        true
+    }
+
     /// Says that nothing more will be sent. The receiver must be told.
     pub fn close(&mut self) {
         // Release: what was published before is seen by who sees this.
@@ -158,10 +186,10 @@ impl<T: Send> Outbound<T> {
         self.words.receiver.0.gone.load(Ordering::Acquire)
     }
 
-    /// Bytes granted and spent so far.
+    /// Bytes granted so far, and those spent or given back.
     pub fn credit(&mut self) -> (u64, u64) {
         self.look();
-        (self.seen_granted, self.spent)
+        (self.seen_granted, self.spent + self.refunded)
     }
 }
 
@@ -187,10 +215,10 @@ impl<T: Send> Inbound<T> {
         self.consumer.is_empty()
     }
 
-    /// Bytes granted that have not arrived: room that must be kept.
+    /// Bytes granted that have neither arrived nor been given back: room that must be kept.
     #[inline]
     pub fn outstanding(&self) -> u64 {
-        self.granted - self.arrived
+        self.granted - self.arrived - self.words.sender.0.refunded.load(Ordering::Acquire)
     }
 
     /// Bytes that the sender waits for; 0 when it does not wait.
@@ -270,6 +298,22 @@ mod tests {
         inbound.settle(1);
         assert!(inbound.publish(), "there is something to acknowledge");
         assert_eq!(outbound.settled(), 1);
+    }
+
+    #[test]
+    fn what_is_not_needed_goes_back() {
+        let (mut outbound, mut inbound) = lane(4);
+        inbound.grant(100);
+        inbound.publish();
+        assert_eq!(outbound.send('a', 30), Ok(1));
+        assert!(outbound.give_back(50));
+        assert!(!outbound.give_back(50), "there is no more than that");
+        assert_eq!(inbound.outstanding(), 80, "the record has not arrived");
+        outbound.publish();
+        inbound.take(30);
+        assert_eq!(inbound.outstanding(), 50);
+        assert!(outbound.can_send(1, 50) && !outbound.can_send(1, 51));
+        assert_eq!(outbound.credit(), (100, 50));
     }
 
     #[test]

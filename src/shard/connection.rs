@@ -1,12 +1,13 @@
 //! What a shard keeps of each connection, and how one ends.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::{ConnId, Core, Protocol, Request};
 use crate::ingest::mqtt as station;
 use crate::log::Ticket;
-use crate::observe::{Close, HoldCause, Reject};
-use crate::record::PartitionId;
+use crate::observe::{Close, Reject};
+use crate::record::{PartitionId, ShardId};
 use crate::serve::kafka as node;
 use crate::transform::TopicCache;
 
@@ -55,7 +56,7 @@ pub enum Role {
 /// An MQTT client.
 pub struct MqttConn {
     pub machine: station::Connection,
-    pub client_id: Box<str>,
+    pub client_id: Rc<str>,
     /// Of the client id.
     pub partition: PartitionId,
     pub topics: TopicCache,
@@ -63,18 +64,38 @@ pub struct MqttConn {
     pub unacknowledged: VecDeque<Unacknowledged>,
     /// Whether it is among the shard's `waiting`.
     pub is_waiting: bool,
-    /// Why its input is not looked at now.
-    pub held: Option<HoldCause>,
+    /// What it waits for before its input is looked at again.
+    pub held: Option<WaitFor>,
     /// Bytes of the held input in which PINGREQs were looked for.
     pub looked_ahead: usize,
 }
 
-/// A message that waits for its acknowledgement.
+/// What a held connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitFor {
+    /// Room in this shard's log.
+    Log,
+    /// Credit for the way to another shard.
+    Lane(ShardId),
+    /// Acknowledgements of its own messages.
+    Acknowledgements,
+}
+
+/// One thing that must have happened before a message is acknowledged.
 #[derive(Debug, Clone, Copy)]
 pub struct Unacknowledged {
-    pub ticket: Ticket,
+    pub due: Due,
+    /// What to acknowledge then; 0 where more is due for the same message, behind this.
     pub packet_id: u16,
     pub matched: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Due {
+    /// A commit of this shard's log.
+    Log(Ticket),
+    /// The settlement of a record sent to another shard.
+    Lane(ShardId, u64),
 }
 
 /// A Kafka client.
@@ -93,7 +114,7 @@ impl Conn {
         let role = match protocol {
             Protocol::Mqtt => Role::Mqtt(MqttConn {
                 machine: station::Connection::new(),
-                client_id: Box::default(),
+                client_id: Rc::default(),
                 partition: PartitionId(0),
                 topics: TopicCache::default(),
                 unacknowledged: VecDeque::new(),
@@ -207,6 +228,7 @@ impl Core {
                 mqtt.unacknowledged.clear();
                 if mqtt.held.take().is_some() {
                     self.options.metrics.mqtt.held.sub(1);
+                    self.lanes.withdraw(id);
                 }
             }
             Role::Kafka(_) => self.unpark(id, conn),

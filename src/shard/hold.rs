@@ -1,26 +1,45 @@
 //! Holding: a connection whose next message has no room waits, and loses nothing.
 //!
-//! Credits start at the log (bytes free in the buffer that gathers the next commit) and end at the
-//! socket: a held connection is read on up to a limit, so that a PINGREQ within it is answered;
-//! beyond the limit it is not received from, and TCP pushes back on the device. When a commit was
-//! sealed there is room again, and the held go on in the order in which they came.
+//! Credits start at the log (bytes free in the buffer that gathers the next commit, of which other
+//! shards' credits are a part) and end at the socket: a held connection is read on up to a limit, so
+//! that a PINGREQ within it is answered; beyond the limit it is not received from, and TCP pushes
+//! back on the device. Who waits for the own log and who waits for another shard stand in queues of
+//! their own: a slow shard holds only those who have something for it. Each queue goes on in the
+//! order in which its connections came.
 
-use super::connection::{Conn, Role, Stage};
+use super::connection::{Conn, MqttConn, Role, Stage, WaitFor};
 use super::{ConnId, Core, Shard};
 use crate::ingest::mqtt as station;
 use crate::observe::HoldCause;
 
 impl Core {
     /// Holds a connection: what it sent and was not taken stands in its assembly buffer.
-    pub(super) fn hold(&mut self, id: ConnId, conn: &mut Conn, cause: HoldCause) {
+    pub(super) fn hold(&mut self, id: ConnId, conn: &mut Conn, wait: WaitFor) {
         let Role::Mqtt(mqtt) = &mut conn.role else { return };
-        if mqtt.held.replace(cause).is_none() {
+        if mqtt.held.replace(wait).is_none() {
             self.options.metrics.mqtt.held.add(1);
-            self.options.metrics.mqtt.holds.increment(cause);
+            self.options.metrics.mqtt.holds.increment(self.cause(wait));
             mqtt.looked_ahead = 0;
-            self.held.push_back(id);
+            match wait {
+                WaitFor::Log => self.held.push_back(id),
+                WaitFor::Lane(to) => {
+                    self.options.metrics.ring.ways[to.index()].waits.increment();
+                    self.lanes.hold(id, to);
+                }
+                // Its own acknowledgements let it go on.
+                WaitFor::Acknowledgements => {}
+            }
         }
         self.look_ahead(id, conn);
+    }
+
+    fn cause(&self, wait: WaitFor) -> HoldCause {
+        match wait {
+            WaitFor::Log if self.log.is_starved() => HoldCause::DiskFull,
+            WaitFor::Log => HoldCause::LogBuffer,
+            WaitFor::Lane(_) => HoldCause::Ring,
+            WaitFor::Acknowledgements => HoldCause::Unacknowledged,
+        }
     }
 
     /// Keeps what came from a held connection.
@@ -50,54 +69,64 @@ impl Core {
 }
 
 impl Shard {
-    /// Lets the held go on while there is room.
+    /// Lets those go on that wait for the log, while there is room.
     pub(super) fn resume_held(&mut self) {
         let count = self.core.held.len();
         for _ in 0..count {
             let Some(id) = self.core.held.pop_front() else { return };
-            let cause = self.release(id);
-            if matches!(cause, Some(HoldCause::LogBuffer | HoldCause::DiskFull)) {
+            if self.release(id, WaitFor::Log) == Some(WaitFor::Log) {
                 return;
             }
         }
         self.close_taken_over();
     }
 
-    /// Lets those go on that waited for acknowledgements.
-    pub(super) fn resume_throttled(&mut self) {
-        let throttled = |mqtt: &super::connection::MqttConn, max: u32| {
-            mqtt.held == Some(HoldCause::Credit) && mqtt.unacknowledged.len() < max as usize
+    /// Lets those go on that wait for other shards, while there is credit.
+    pub(super) fn resume_lanes(&mut self) {
+        while let Some((id, to)) = self.core.lanes.next_to_resume() {
+            self.core.lanes.resuming = Some(id);
+            self.release(id, WaitFor::Lane(to));
+            self.core.lanes.resuming = None;
+        }
+        self.close_taken_over();
+    }
+
+    /// Lets those of `acknowledged` go on that waited for acknowledgements.
+    pub(super) fn resume_throttled(&mut self, acknowledged: &[ConnId]) {
+        let max = self.core.options.unacknowledged_max as usize;
+        let throttled = |mqtt: &MqttConn| {
+            mqtt.held == Some(WaitFor::Acknowledgements) && mqtt.unacknowledged.len() < max
         };
-        let max = self.core.options.unacknowledged_max;
-        let count = self.core.held.len();
-        for _ in 0..count {
-            let Some(id) = self.core.held.pop_front() else { return };
-            let ready = self
-                .conns
-                .get(id.index())
-                .is_some_and(|conn| matches!(&conn.role, Role::Mqtt(mqtt) if throttled(mqtt, max)));
-            if ready {
-                self.release(id);
-            } else {
-                self.core.held.push_back(id);
+        for &id in acknowledged {
+            let conn = self.conns.get(id.index());
+            if conn.is_some_and(|conn| matches!(&conn.role, Role::Mqtt(mqtt) if throttled(mqtt))) {
+                self.release(id, WaitFor::Acknowledgements);
             }
         }
         self.close_taken_over();
     }
 
-    /// Takes a connection out of hold and lets it go on; why it is held again, if it is.
-    fn release(&mut self, id: ConnId) -> Option<HoldCause> {
+    /// Takes a connection out of hold, if it waits for this, and lets it go on; what it waits for
+    /// then, if it is held again.
+    fn release(&mut self, id: ConnId, waited_for: WaitFor) -> Option<WaitFor> {
         let conn = self.conns.get_mut(id.index())?;
         let Role::Mqtt(mqtt) = &mut conn.role else { return None };
-        mqtt.held.take()?;
-        self.core.options.metrics.mqtt.held.sub(1);
-        if conn.stage != Stage::Open || self.core.stopping {
+        if mqtt.held != Some(waited_for) {
+            // The number is another connection's by now.
             return None;
         }
-        self.core.mqtt_assembled(id, conn);
-        match &conn.role {
+        mqtt.held = None;
+        self.core.options.metrics.mqtt.held.sub(1);
+        if conn.stage == Stage::Open && !self.core.stopping {
+            self.core.mqtt_assembled(id, conn);
+        }
+        let held = match &conn.role {
             Role::Mqtt(mqtt) => mqtt.held,
             Role::Kafka(_) => None,
+        };
+        if held.is_none() {
+            self.core.lanes.withdraw(id);
         }
+        held
     }
 }

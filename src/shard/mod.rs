@@ -7,13 +7,17 @@
 //! Deliberately absent: sockets, files, clocks; a simulator can drive it as the driver does.
 
 mod connection;
+mod crossing;
 mod hold;
 mod kafka;
+mod lanes;
+mod message;
 mod mqtt;
+mod options;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use slab::Slab;
 
@@ -21,9 +25,11 @@ use crate::ingest::mqtt as station;
 use crate::log::{Commit, Log, LogStarts};
 use crate::observe::{Close, Label, Reject, ShardMetrics, Station, StationTimes};
 use crate::record::{PartitionId, ShardId, SharedBytes, StreamId};
-use crate::serve::kafka as node;
-use crate::transform::TopicTable;
 use connection::{Conn, Role, Stage};
+pub use crossing::Crossing;
+use lanes::Lanes;
+pub use lanes::Way;
+pub use options::Options;
 use timers::Timers;
 
 /// One connection of a shard. The number is used again only after [`Shard::on_closed`].
@@ -83,36 +89,6 @@ pub enum Request {
     },
 }
 
-/// What a shard is told once.
-pub struct Options {
-    /// Which shard.
-    pub shard: ShardId,
-    /// Shards of this run.
-    pub shards: u32,
-    /// Partitions of every stream.
-    pub partitions: u32,
-    /// Limits of the MQTT station.
-    pub mqtt: station::Limits,
-    /// A connection without a CONNECT for so long is closed, nanoseconds.
-    pub connect_timeout_ns: u64,
-    /// Unacknowledged messages of one connection above which it is not read.
-    pub unacknowledged_max: u32,
-    /// Bytes that may wait to be sent to an MQTT connection.
-    pub mqtt_send_bytes_max: usize,
-    /// Bytes read from a held connection.
-    pub held_bytes_max: usize,
-    /// Limits of the Kafka station.
-    pub kafka: node::Limits,
-    /// Bytes that may wait to be sent to a Kafka connection before its next request is looked at.
-    pub kafka_send_bytes_max: usize,
-    /// Which topics go to which streams.
-    pub topics: TopicTable,
-    /// Nodes and streams, as Kafka clients are told.
-    pub cluster: node::Cluster,
-    /// What it publishes.
-    pub metrics: Arc<ShardMetrics>,
-}
-
 /// One core's stations.
 pub struct Shard {
     conns: Slab<Conn>,
@@ -128,13 +104,17 @@ pub(crate) struct Core {
     requests: Vec<Request>,
     timers: Timers,
     /// Connected MQTT clients by their identifiers.
-    clients: HashMap<Box<str>, ConnId>,
+    clients: HashMap<Rc<str>, ConnId>,
     /// Connections whose client has connected anew.
     taken_over: Vec<ConnId>,
     /// Connections with messages that wait for their acknowledgement.
     waiting: Vec<ConnId>,
-    /// Connections with input that waits for room, in order.
+    /// Scratch of [`Shard::acknowledge`].
+    acknowledged: Vec<ConnId>,
+    /// Connections with input that waits for room in the log, in order.
     held: VecDeque<ConnId>,
+    /// The ways to and from other shards.
+    lanes: Lanes,
     /// Parked Fetches by `stream × partitions + partition`.
     waiters: Vec<Vec<ConnId>>,
     /// Parked Kafka connections that wait for the disk.
@@ -150,9 +130,14 @@ pub(crate) struct Core {
 }
 
 impl Shard {
-    /// A shard over its recovered log.
-    pub fn new(options: Options, log: Log, assigned_seed: u64) -> Self {
+    /// A shard over its recovered log, with a way to every other shard.
+    ///
+    /// # Panics
+    /// When there are more than 65,536 streams: the configuration is to refuse that.
+    pub fn new(options: Options, log: Log, ways: Vec<Way>, assigned_seed: u64) -> Self {
         let streams = log.options().streams.len();
+        assert!(streams <= 1 << 16, "a slot of a ring holds the number of a stream in 16 bits");
+        let lanes = Lanes::new(ways, &options);
         let waiters = vec![Vec::new(); streams * options.partitions as usize];
         Self {
             conns: Slab::new(),
@@ -165,7 +150,9 @@ impl Shard {
                 clients: HashMap::new(),
                 taken_over: Vec::new(),
                 waiting: Vec::new(),
+                acknowledged: Vec::new(),
                 held: VecDeque::new(),
+                lanes,
                 waiters,
                 disk_waiters: Vec::new(),
                 advanced: Vec::new(),
@@ -241,6 +228,47 @@ impl Shard {
             Protocol::Kafka => core.options.metrics.kafka.connections.add(1),
         }
         id
+    }
+
+    /// As [`Shard::on_bytes`], with bytes that lie in receive buffer `buffer`. Whether records on
+    /// their way to other shards refer to it: then it must be kept as it is, until
+    /// [`Shard::take_free_buffers`] names it.
+    pub fn on_received(&mut self, id: ConnId, bytes: &[u8], buffer: u16) -> bool {
+        self.core.lanes.pins.begin_received(buffer);
+        self.on_bytes(id, bytes);
+        self.core.lanes.pins.end_received()
+    }
+
+    /// Receive buffers that nothing refers to any more.
+    pub fn take_free_buffers(&mut self, into: &mut Vec<u16>) {
+        self.core.lanes.pins.take_free(into);
+    }
+
+    /// Takes what other shards have sent, given back, granted and settled. Returns how much.
+    pub fn take_from_others(&mut self) -> u64 {
+        if self.core.options.shards == 1 {
+            return 0;
+        }
+        let settled = self.core.lanes.take_returns();
+        let taken = self.core.take_arrived();
+        if settled {
+            self.acknowledge();
+        }
+        self.resume_lanes();
+        taken + u64::from(settled)
+    }
+
+    /// Lets other shards see what was sent, granted, given back and settled; adds those who must be
+    /// told to `into`.
+    pub fn publish_to_others(&mut self, into: &mut Vec<ShardId>) {
+        self.core.lanes.publish(into);
+    }
+
+    /// Whether another shard has brought something. To be asked by a shard that has said that it
+    /// sleeps (see `ring::Door`), before it does.
+    pub fn has_news_from_others(&mut self) -> bool {
+        let core = &mut self.core;
+        core.lanes.has_news(&core.log)
     }
 
     /// Bytes came from a connection.
@@ -344,6 +372,8 @@ impl Shard {
     pub fn on_sealed(&mut self, bytes: SharedBytes) {
         self.core.log.keep_sealed(bytes);
         self.on_progress();
+        // First what is kept for others: the shard's own connections take what they find.
+        self.core.lanes.grant(&mut self.core.log);
         self.resume_held();
     }
 
@@ -383,6 +413,7 @@ impl Shard {
             self.wake_fetches(stream, partition);
         }
         self.core.advanced = advanced;
+        self.core.lanes.settle(&self.core.log);
         self.acknowledge();
     }
 
@@ -390,6 +421,7 @@ impl Shard {
     pub fn expire(&mut self, starts: &LogStarts) {
         self.core.log.expire(self.core.clock.age_ms, starts);
         self.core.publish_log();
+        self.core.lanes.publish_metrics(&self.core.options.metrics);
     }
 
     /// Publishes the next station's quantiles; to be called every 200 ms or so.
@@ -397,10 +429,34 @@ impl Shard {
         self.core.times.publish_next(&self.core.options.metrics);
     }
 
-    /// No more messages are taken; what was taken is committed and acknowledged.
+    /// No more messages are taken; what was taken is committed and acknowledged, here and on the
+    /// other shards: [`Shard::is_settled`] says when.
     pub fn begin_stop(&mut self) {
         self.core.stopping = true;
-        self.core.log.end_cleanly();
+        self.core.lanes.close();
+    }
+
+    /// Whether everything that was taken is committed and acknowledged, and nothing more comes from
+    /// other shards. Asks for the log's last frame when its time has come.
+    pub fn is_settled(&mut self) -> bool {
+        let core = &mut self.core;
+        if !core.lanes.is_drained() {
+            return false;
+        }
+        core.log.end_cleanly();
+        core.log.is_quiet() && core.lanes.is_settled_everywhere()
+    }
+
+    /// Whether no other shard looks at this one's memory any more.
+    pub fn is_let_go(&mut self) -> bool {
+        self.core.lanes.take_returns();
+        self.core.lanes.is_let_go()
+    }
+
+    /// Gives up committing, as the disk is full: what waits was not acknowledged, and the others
+    /// must not wait for it.
+    pub fn give_up(&mut self) {
+        self.core.lanes.abandon();
     }
 
     /// Says goodbye to every connection, after the last acknowledgement.

@@ -1,25 +1,81 @@
 //! MQTT on a shard: packets into the log, commits into acknowledgements.
 
-use super::connection::{Conn, MqttConn, Role, Stage, Unacknowledged};
+use std::rc::Rc;
+
+use super::connection::{Conn, Due, MqttConn, Role, Stage, Unacknowledged, WaitFor};
+use super::message::Message;
 use super::{ConnId, Core, Request, Shard, label_of};
 use crate::ingest::mqtt as station;
 use crate::ingest::mqtt::{Event, Publish, Qos, Reason};
-use crate::log::Ticket;
-use crate::observe::{Close, HoldCause, Reject};
-use crate::record::batch::RecordParts;
-use crate::record::{PartitionId, StreamId, partition_of};
+use crate::log::{Log, Ticket};
+use crate::observe::{Close, Reject};
+use crate::record::{PartitionBy, PartitionId, StreamId, partition_of};
 
 /// How a pass over input ended.
 enum Pass {
     /// Everything whole was taken.
     Done,
     /// There is no room for the packet at the front.
-    Held(HoldCause),
+    Held(WaitFor),
+    /// The packet at the front goes to another shard, and cannot be kept where it lies: it must be
+    /// moved to the assembly buffer.
+    Passing,
     /// The connection goes to another shard, or has ended.
     Left,
 }
 
+/// Who publishes, as far as its record needs it.
+struct Publisher<'a> {
+    conn: ConnId,
+    client_id: &'a Rc<str>,
+    /// Of the client identifier.
+    partition: PartitionId,
+    /// The topic does not lie in the packet: an alias stands for it.
+    topic_is_elsewhere: bool,
+}
+
+impl Publisher<'_> {
+    /// The partition of its message in a stream that is partitioned by `by`; without a key the
+    /// client's own, which is local, so that a device's order is kept all the same.
+    fn partition_in(&self, by: PartitionBy, message: &Message<'_>, partitions: u32) -> PartitionId {
+        match by {
+            PartitionBy::Client | PartitionBy::None => self.partition,
+            PartitionBy::Topic => partition_of(message.topic, partitions),
+        }
+    }
+}
+
+fn count_record(options: &super::Options, stream: StreamId, payload_bytes: usize) {
+    let metrics = options.metrics.stream(stream);
+    metrics.records.increment();
+    metrics.bytes_in.add(payload_bytes as u64);
+}
+
 impl Core {
+    /// Appends what other shards have sent for partitions of this one. Returns how many records.
+    pub fn take_arrived(&mut self) -> u64 {
+        let Self { lanes, log, options, clock, oldest_waiting_ns, .. } = self;
+        let taken = lanes.take_arrived(log, |log, crossing| {
+            let (stream, partition) = crossing.place();
+            crossing.look(|message| {
+                let record = message.record(options.partition_by[stream.index()], clock.wall_ms);
+                let bytes = Log::price(record.parts_bytes_max()) as u64;
+                // The room that was kept for it.
+                let kept = log.kept_room();
+                log.keep_room(kept.saturating_sub(bytes));
+                let Ok(ticket) = log.append(stream, partition, &record) else {
+                    log.keep_room(kept);
+                    return None;
+                };
+                count_record(options, stream, message.payload.len());
+                oldest_waiting_ns.get_or_insert(clock.now_ns);
+                Some((ticket, bytes))
+            })
+        });
+        options.metrics.ring.arrived.add(taken);
+        taken
+    }
+
     /// Takes what came from an MQTT connection.
     pub fn mqtt_bytes(&mut self, id: ConnId, conn: &mut Conn, mut bytes: &[u8]) {
         if is_held(conn) {
@@ -57,15 +113,16 @@ impl Core {
 
     /// Takes what it can of the assembly buffer. Whether the connection goes on without holding.
     pub fn mqtt_assembled(&mut self, id: ConnId, conn: &mut Conn) -> bool {
-        let mut assembly = std::mem::take(&mut conn.assembly);
+        let assembly = std::mem::take(&mut conn.assembly);
+        let before = self.lanes.pins.begin_assembled(assembly.capacity());
         let (consumed, pass) = self.mqtt_pass(id, conn, &assembly);
+        let rest = self.lanes.pins.end_assembled(before, assembly, consumed);
         if conn.stage != Stage::Open || matches!(pass, Pass::Left) {
             return false;
         }
-        assembly.drain(..consumed);
-        conn.assembly = assembly;
-        if let Pass::Held(cause) = pass {
-            self.hold(id, conn, cause);
+        conn.assembly = rest;
+        if let Pass::Held(wait) = pass {
+            self.hold(id, conn, wait);
         }
         self.after_input(id, conn);
         !is_held(conn) && conn.stage == Stage::Open
@@ -77,9 +134,13 @@ impl Core {
             Pass::Done | Pass::Held(_) if rest.is_empty() => {}
             // It grows as bytes come: the packet's length is only claimed so far.
             Pass::Done => conn.assembly.extend_from_slice(rest),
-            Pass::Held(cause) => {
+            Pass::Passing => {
                 conn.assembly.extend_from_slice(rest);
-                self.hold(id, conn, *cause);
+                self.mqtt_assembled(id, conn);
+            }
+            Pass::Held(wait) => {
+                conn.assembly.extend_from_slice(rest);
+                self.hold(id, conn, *wait);
             }
         }
     }
@@ -120,7 +181,7 @@ impl Core {
         loop {
             let Role::Mqtt(mqtt) = &mut conn.role else { return (at, Pass::Left) };
             if mqtt.unacknowledged.len() >= self.options.unacknowledged_max as usize {
-                return (at, Pass::Held(HoldCause::Credit));
+                return (at, Pass::Held(WaitFor::Acknowledgements));
             }
             match mqtt.machine.step(&self.options.mqtt, &input[at..], &mut conn.out) {
                 Ok((_, Event::NeedMore { packet_bytes })) => {
@@ -128,17 +189,22 @@ impl Core {
                     return (at, Pass::Done);
                 }
                 Ok((bytes, Event::Publish(publish))) => {
-                    let qos = publish.qos;
-                    let place = (&*mqtt.client_id, mqtt.partition);
-                    match self.append(place, &publish, &mut mqtt.topics) {
+                    let (qos, packet_id) = (publish.qos, publish.packet_id);
+                    let in_packet = input.as_ptr_range().contains(&publish.topic.as_ptr());
+                    let from = Publisher {
+                        conn: id,
+                        client_id: &mqtt.client_id,
+                        partition: mqtt.partition,
+                        topic_is_elsewhere: !in_packet,
+                    };
+                    match self.append(&from, &publish, &mut mqtt.topics) {
                         Ok(appended) => {
-                            let packet_id = publish.packet_id;
                             self.on_appended(id, mqtt, &mut conn.out, qos, packet_id, appended);
                             at += bytes;
                         }
-                        Err(cause) => {
+                        Err(pass) => {
                             mqtt.machine.retract(qos);
-                            return (at, Pass::Held(cause));
+                            return (at, pass);
                         }
                     }
                 }
@@ -148,7 +214,7 @@ impl Core {
                     at += bytes;
                 }
                 Ok((bytes, Event::Connect(connect))) => {
-                    let client_id = Box::from(connect.client_id);
+                    let client_id = Rc::from(connect.client_id);
                     if !self.on_connect(id, conn, client_id, &input[at..]) {
                         return (at, Pass::Left);
                     }
@@ -180,7 +246,7 @@ impl Core {
         &mut self,
         id: ConnId,
         conn: &mut Conn,
-        mut client_id: Box<str>,
+        mut client_id: Rc<str>,
         input: &[u8],
     ) -> bool {
         let Role::Mqtt(mqtt) = &mut conn.role else { return false };
@@ -217,7 +283,7 @@ impl Core {
     }
 
     /// A client identifier that nobody has, of a partition that this shard owns.
-    fn assign_client_id(&mut self) -> Box<str> {
+    fn assign_client_id(&mut self) -> Rc<str> {
         loop {
             // Weyl sequence over a random start: all distinct, and not guessable one by one.
             self.assigned = self.assigned.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -229,54 +295,64 @@ impl Core {
         }
     }
 
-    /// Appends a message to every stream that wants it: to all, or to none when there is no room.
+    /// Appends a message to every stream that wants it, here or on its way to the shard that owns
+    /// its partition: to all, or to none when there is no room.
     fn append(
         &mut self,
-        (client_id, partition): (&str, PartitionId),
+        from: &Publisher<'_>,
         publish: &Publish<'_>,
         topics: &mut crate::transform::TopicCache,
-    ) -> Result<(Ticket, bool), HoldCause> {
+    ) -> Result<(Ticket, bool), Pass> {
         let streams = self.options.topics.streams(publish.topic, topics);
+        self.lanes.begin();
         if streams.is_empty() {
             return Ok((Ticket::NOTHING, false));
         }
-        let qos = [b'0' + publish.qos as u8];
-        let retain = [b'0' + u8::from(publish.retain)];
-        let fixed = [
-            (b"mqtt.topic".as_slice(), publish.topic.as_bytes()),
-            (b"mqtt.qos".as_slice(), qos.as_slice()),
-            (b"mqtt.retain".as_slice(), retain.as_slice()),
-        ];
-        let content_type =
-            publish.content_type.map(|v| (b"mqtt.content_type".as_slice(), v.as_bytes()));
-        let user = publish.user_properties.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes()));
-        let headers = fixed.iter().copied().chain(content_type).chain(user);
-        let record = RecordParts {
-            key: Some(client_id.as_bytes()),
-            value: publish.payload,
-            timestamp_ms: self.clock.wall_ms,
-            headers,
-        };
-        let bytes = record.parts_bytes_max() * streams.len();
-        if !self.log.has_room(bytes, streams.len()) {
-            return Err(self.full_cause());
+        let message = Message::of(from.client_id, publish);
+        let wall_ms = self.clock.wall_ms;
+        let (mut here_bytes, mut here, mut crosses) = (0, 0, false);
+        for &stream in streams {
+            let by = self.options.partition_by[stream.index()];
+            let bytes = message.record(by, wall_ms).parts_bytes_max();
+            let owner = from.partition_in(by, &message, self.options.partitions);
+            let owner = owner.owner(self.options.shards);
+            if owner == self.options.shard {
+                here_bytes += bytes;
+                here += 1;
+            } else {
+                self.lanes.need(owner, Log::price(bytes));
+                crosses = true;
+            }
+        }
+        if crosses {
+            if self.lanes.pins.is_passing() {
+                return Err(Pass::Passing);
+            }
+            self.lanes.check(from.conn).map_err(|to| Pass::Held(WaitFor::Lane(to)))?;
+        }
+        if here > 0 && !self.log.has_room(here_bytes, here) {
+            return Err(Pass::Held(WaitFor::Log));
         }
         let mut ticket = Ticket::NOTHING;
         for &stream in streams {
-            match self.log.append(stream, partition, &record) {
-                Ok(appended) => ticket = ticket.and(appended),
-                Err(crate::log::Full) => return Err(HoldCause::LogBuffer),
+            let by = self.options.partition_by[stream.index()];
+            let partition = from.partition_in(by, &message, self.options.partitions);
+            let owner = partition.owner(self.options.shards);
+            let record = message.record(by, wall_ms);
+            if owner == self.options.shard {
+                let appended = self.log.append(stream, partition, &record);
+                ticket = ticket.and(appended.map_err(|_| Pass::Held(WaitFor::Log))?);
+                count_record(&self.options, stream, publish.payload.len());
+                self.oldest_waiting_ns.get_or_insert(self.clock.now_ns);
+            } else {
+                let (bytes, place) =
+                    (Log::price(record.parts_bytes_max()), (stream, partition, owner));
+                let elsewhere = from.topic_is_elsewhere;
+                let sent = self.lanes.send(&message, place, from.client_id, elsewhere, bytes);
+                debug_assert!(sent, "the credit was there");
             }
-            let metrics = self.options.metrics.stream(stream);
-            metrics.records.increment();
-            metrics.bytes_in.add(publish.payload.len() as u64);
         }
-        self.oldest_waiting_ns.get_or_insert(self.clock.now_ns);
         Ok((ticket, true))
-    }
-
-    fn full_cause(&self) -> HoldCause {
-        if self.log.is_starved() { HoldCause::DiskFull } else { HoldCause::LogBuffer }
     }
 
     #[inline]
@@ -297,12 +373,24 @@ impl Core {
         if qos == Qos::AtMostOnce {
             return;
         }
-        if mqtt.unacknowledged.is_empty() && self.log.progress().reached(ticket) {
+        let crossed = self.lanes.sent();
+        let reached = self.log.progress().reached(ticket);
+        if mqtt.unacknowledged.is_empty() && reached && crossed.is_empty() {
             metrics.pubacks.increment();
             mqtt.machine.acknowledge(packet_id, matched, out);
             return;
         }
-        mqtt.unacknowledged.push_back(Unacknowledged { ticket, packet_id, matched });
+        for &(to, number) in crossed {
+            let due = Due::Lane(to, number);
+            mqtt.unacknowledged.push_back(Unacknowledged { due, packet_id: 0, matched });
+        }
+        match mqtt.unacknowledged.back_mut() {
+            Some(last) if reached && !crossed.is_empty() => last.packet_id = packet_id,
+            _ => {
+                let due = Due::Log(ticket);
+                mqtt.unacknowledged.push_back(Unacknowledged { due, packet_id, matched });
+            }
+        }
         if !mqtt.is_waiting {
             mqtt.is_waiting = true;
             self.waiting.push(id);
@@ -351,33 +439,46 @@ pub fn is_held(conn: &Conn) -> bool {
 }
 
 impl Shard {
-    /// Acknowledges every message whose commit has reached what its streams promise.
+    /// Acknowledges every message whose commits have reached what its streams promise.
     pub(super) fn acknowledge(&mut self) {
         let Self { conns, core } = self;
         let mut waiting = std::mem::take(&mut core.waiting);
+        let mut acknowledged = std::mem::take(&mut core.acknowledged);
         waiting.retain(|&id| {
             let Some(conn) = conns.get_mut(id.index()) else { return false };
             let Role::Mqtt(mqtt) = &mut conn.role else { return false };
+            let mut count = 0;
             let before = mqtt.unacknowledged.len();
             while let Some(oldest) = mqtt.unacknowledged.front() {
-                if !core.log.progress().reached(oldest.ticket) {
+                let reached = match oldest.due {
+                    Due::Log(ticket) => core.log.progress().reached(ticket),
+                    Due::Lane(to, number) => core.lanes.is_settled(to, number),
+                };
+                if !reached {
                     break;
                 }
-                mqtt.machine.acknowledge(oldest.packet_id, oldest.matched, &mut conn.out);
+                if oldest.packet_id != 0 {
+                    mqtt.machine.acknowledge(oldest.packet_id, oldest.matched, &mut conn.out);
+                    count += 1;
+                }
                 mqtt.unacknowledged.pop_front();
             }
-            let acknowledged = before - mqtt.unacknowledged.len();
+            if mqtt.unacknowledged.len() < before && mqtt.held == Some(WaitFor::Acknowledgements) {
+                acknowledged.push(id);
+            }
             mqtt.is_waiting = !mqtt.unacknowledged.is_empty();
             let waits = mqtt.is_waiting;
-            if acknowledged > 0 {
-                core.options.metrics.mqtt.pubacks.add(acknowledged as u64);
+            if count > 0 {
+                core.options.metrics.mqtt.pubacks.add(count);
                 core.send(id, conn);
             }
             waits
         });
         // Acknowledging appends nothing to `core.waiting`.
         core.waiting = waiting;
-        self.resume_throttled();
+        self.resume_throttled(&acknowledged);
+        acknowledged.clear();
+        self.core.acknowledged = acknowledged;
     }
 
     /// Closes connections whose client has connected anew.

@@ -12,7 +12,9 @@ use tidegate::ingest::mqtt;
 use tidegate::log::recovery::Recovered;
 use tidegate::log::{self, Log, StreamOptions};
 use tidegate::observe::ShardMetrics;
-use tidegate::record::{Compression, Durability, PartitionId, ShardId, StreamId, StreamName};
+use tidegate::record::{
+    Compression, Durability, PartitionBy, PartitionId, ShardId, StreamId, StreamName,
+};
 use tidegate::serve::kafka;
 use tidegate::shard::{Clock, ConnId, Options, Protocol, Request, Shard};
 use tidegate::transform::TopicTable;
@@ -100,6 +102,10 @@ impl Setup {
             topics: TopicTable::new(
                 filters.map(|(id, stream)| (stream.0.to_owned(), StreamId(id as u32))).collect(),
             ),
+            partition_by: vec![PartitionBy::Client; self.streams.len()],
+            ring_slots: 1024,
+            ring_credit_bytes: 64 << 10,
+            receive_buffers: 512,
             cluster: kafka::Cluster::new("c", here, vec![node], streams.collect(), PARTITIONS, 1),
             metrics,
         }
@@ -130,8 +136,8 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(setup: &Setup) -> Self {
-        let metrics = Arc::new(ShardMetrics::new(setup.streams.len(), PARTITIONS as usize));
-        let shard = Shard::new(setup.options(Arc::clone(&metrics)), setup.log(), 1);
+        let metrics = Arc::new(ShardMetrics::new(1, setup.streams.len(), PARTITIONS as usize));
+        let shard = Shard::new(setup.options(Arc::clone(&metrics)), setup.log(), Vec::new(), 1);
         let buffer = || Rc::new(vec![0; setup.commit_bytes_max()]);
         let mut rig = Self {
             shard,

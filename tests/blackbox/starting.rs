@@ -138,6 +138,35 @@ fn the_start_says_what_it_uses_and_how_to_connect() {
 }
 
 #[test]
+fn a_test_may_slow_the_commits_of_a_shard() {
+    let scratch = scratch();
+    let setup = Setup::new(scratch.path()).argument(&["--shards", "2"]);
+    let beyond = setup.clone().argument(&["--inject-commit-delay", "2=50ms"]);
+    refuses(&beyond, &["--inject-commit-delay", "shard 2", "from 0 to 1"]);
+
+    let engine = setup.argument(&["--inject-commit-delay", "1=300ms"]).start();
+    let said = engine.said();
+    let note =
+        "note        shard 1 waits 300ms before each commit (--inject-commit-delay, for tests)";
+    assert!(said.contains(note), "{said}");
+    // Of so many clients each shard owns some.
+    for device in 0..8 {
+        let id = format!("device {device}");
+        let mut wire = Wire::connect_as(engine.ports.mqtt, Version::V311, &id);
+        assert_eq!(wire.publish_acknowledged(&Publish::new("t", 1, b"x")), 0);
+    }
+    let commits = |part: &str, shard: u32| {
+        let name = format!("tidegate_station_duration_seconds_{part}");
+        engine.metric(&name, &format!("shard=\"{shard}\",station=\"commit\""))
+    };
+    assert!(commits("count", 0) >= 1.0 && commits("count", 1) >= 1.0, "each shard has clients");
+    // From a message's arrival to its durability lies the whole delay.
+    let (sum, count) = (commits("sum", 1), commits("count", 1));
+    assert!(sum >= 0.29 * count, "{count} commits of shard 1 took {sum} s in all");
+    engine.stop();
+}
+
+#[test]
 fn sigint_is_a_clean_end_too() {
     let scratch = scratch();
     let mut engine = Setup::new(scratch.path()).start();

@@ -190,6 +190,16 @@ impl<'a> UserProperties<'a> {
     /// None at all.
     pub const NONE: Self = Self { bytes: &[], count: 0 };
 
+    /// What [`UserProperties::from_parts`] makes it of again.
+    pub fn parts(&self) -> (&'a [u8], u32) {
+        (self.bytes, self.count)
+    }
+
+    /// What `parts` were taken from. Other bytes yield fewer properties, and no harm.
+    pub fn from_parts(bytes: &'a [u8], count: u32) -> Self {
+        Self { bytes, count }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count as usize

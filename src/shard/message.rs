@@ -1,0 +1,65 @@
+//! A message on its way into the log: what its record is made of, on the shard where it arrived or
+//! on the one that owns its partition.
+
+use crate::ingest::mqtt::{Publish, UserProperties};
+use crate::record::PartitionBy;
+use crate::record::batch::RecordParts;
+
+/// The parts of a message, wherever they lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    pub client_id: &'a [u8],
+    pub topic: &'a [u8],
+    pub payload: &'a [u8],
+    /// 0, 1 or 2.
+    pub qos: u8,
+    pub retain: bool,
+    pub content_type: Option<&'a [u8]>,
+    pub user_properties: UserProperties<'a>,
+}
+
+impl<'a> Message<'a> {
+    /// What `client_id` has published.
+    pub fn of(client_id: &'a str, publish: &Publish<'a>) -> Self {
+        Self {
+            client_id: client_id.as_bytes(),
+            topic: publish.topic.as_bytes(),
+            payload: publish.payload,
+            qos: publish.qos as u8,
+            retain: publish.retain,
+            content_type: publish.content_type.map(str::as_bytes),
+            user_properties: publish.user_properties,
+        }
+    }
+
+    /// The record in a stream that is partitioned by `by`. Its key is what partitions it; the client
+    /// identifier is a header where it is not the key.
+    pub fn record(
+        &self,
+        by: PartitionBy,
+        timestamp_ms: i64,
+    ) -> RecordParts<'a, impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone> {
+        let digit = |number: u8| -> &'static [u8] {
+            [b"0".as_slice(), b"1", b"2"][usize::from(number.min(2))]
+        };
+        let fixed = [
+            (b"mqtt.topic".as_slice(), self.topic),
+            (b"mqtt.qos".as_slice(), digit(self.qos)),
+            (b"mqtt.retain".as_slice(), digit(u8::from(self.retain))),
+        ];
+        let client = (b"mqtt.client_id".as_slice(), self.client_id);
+        let client = (by != PartitionBy::Client).then_some(client);
+        let content_type = self.content_type.map(|text| (b"mqtt.content_type".as_slice(), text));
+        let user = self.user_properties.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes()));
+        RecordParts {
+            key: match by {
+                PartitionBy::Client => Some(self.client_id),
+                PartitionBy::Topic => Some(self.topic),
+                PartitionBy::None => None,
+            },
+            value: self.payload,
+            timestamp_ms,
+            headers: fixed.into_iter().chain(client).chain(content_type).chain(user),
+        }
+    }
+}
