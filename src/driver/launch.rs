@@ -2,7 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -70,20 +70,13 @@ pub fn start(
     let (stop, id) = (stopper.flag(), launch.shard.shard);
     let name = format!("shard-{}", launch.shard.shard.0);
     std::thread::Builder::new().name(name).spawn(move || {
-        let accepts = Arc::new(AtomicBool::new(false));
-        let (told, tell) = (Arc::clone(&accepts), ready.clone());
-        let result = run(launch, entrance, stop, move || {
-            told.store(true, Ordering::Relaxed);
-            // The engine waits for it; were it gone, so is the process.
-            let _ = tell.send((id, Ok(())));
-        });
-        let Err(Some(cause)) = result else { return };
-        if accepts.load(Ordering::Relaxed) {
-            eprintln!("tidegate: a shard cannot go on: {cause}");
-            std::process::abort();
+        let tell = ready.clone();
+        // The engine waits for it; were it gone, so is the process.
+        let result = run(launch, entrance, stop, move || drop(tell.send((id, Ok(())))));
+        if let Err(Some(cause)) = result {
+            // Where nobody listens any more, another shard has failed and the process ends.
+            let _ = ready.send((id, Err(cause)));
         }
-        // Where nobody listens any more, another shard has failed and the process ends.
-        let _ = ready.send((id, Err(cause)));
     })
 }
 

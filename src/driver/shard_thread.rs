@@ -110,7 +110,8 @@ struct Turning {
 /// `ready` is told once the log's first segment can be written.
 ///
 /// # Errors
-/// Those of the socket ring; a first segment that cannot be made.
+/// Those of the socket ring and of the first segment, before `ready`. What fails later ends the
+/// process.
 pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
     let alarm = Alarm::new()?;
     thread.arm_wakes(&alarm)?;
@@ -136,7 +137,12 @@ pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
     turning.thread.sockets.listen();
     turning.thread.shard.metrics().enter(ShardState::Serving);
     ready();
-    turning.turn_until_stopped().await
+    if let Err(cause) = turning.turn_until_stopped().await {
+        // Before anything of it is dropped: other shards look at what was sent to them in place.
+        eprintln!("tidegate: a shard cannot go on: {cause}");
+        std::process::abort();
+    }
+    Ok(())
 }
 
 impl ShardThread {
@@ -444,7 +450,9 @@ impl Turning {
                 self.thread.shard.disconnect_all();
                 self.stopping = Stopping::Leaving(Instant::now());
             }
-            Stopping::Committing if self.thread.shard.log().is_starved() => {
+            Stopping::Committing
+                if self.segment_refused && self.thread.shard.log().is_starved() =>
+            {
                 // The disk is full: what waits was not acknowledged and will be sent again.
                 self.thread.shard.give_up();
                 self.thread.shard.disconnect_all();

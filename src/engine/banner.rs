@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::Ground;
 use crate::config::{Config, Prepare, Spin};
+use crate::shard::OWNED_BYTES_MAX;
 
 /// Prints the banner to stdout.
 pub fn print(config: &Config, ground: &Ground, http: SocketAddr) {
@@ -92,7 +93,11 @@ fn memory(config: &Config, ground: &Ground) -> String {
     let log = &config.log;
     let receive = (config.receive.buffers + config.receive.kafka_buffers) as usize
         * config.receive.buffer_bytes;
-    let rings = (ground.shards as usize - 1) * config.ring.slots as usize * RING_SLOT_BYTES;
+    let others = ground.shards as usize - 1;
+    // Each way may always take one packet more than its part of the kept memory.
+    let kept =
+        OWNED_BYTES_MAX.min(others * OWNED_BYTES_MAX) + others * config.mqtt.packet_bytes_max;
+    let rings = others * config.ring.slots as usize * RING_SLOT_BYTES + kept;
     // Records that gather, and the commit that is being written.
     let a_shard =
         2 * log.buffer_bytes + log.tail_cache_bytes + log.read_cache_bytes + rings + receive;

@@ -84,9 +84,8 @@ impl Shard {
     /// Lets those go on that wait for other shards, while there is credit.
     pub(super) fn resume_lanes(&mut self) {
         while let Some((id, to)) = self.core.lanes.next_to_resume() {
-            self.core.lanes.resuming = Some(id);
             self.release(id, WaitFor::Lane(to));
-            self.core.lanes.resuming = None;
+            self.core.lanes.end_resuming();
         }
         self.close_taken_over();
     }
@@ -95,7 +94,7 @@ impl Shard {
     pub(super) fn resume_throttled(&mut self, acknowledged: &[ConnId]) {
         let max = self.core.options.unacknowledged_max as usize;
         let throttled = |mqtt: &MqttConn| {
-            mqtt.held == Some(WaitFor::Acknowledgements) && mqtt.unacknowledged.len() < max
+            mqtt.held == Some(WaitFor::Acknowledgements) && mqtt.unacknowledged_messages < max
         };
         for &id in acknowledged {
             let conn = self.conns.get(id.index());
@@ -124,7 +123,8 @@ impl Shard {
             Role::Mqtt(mqtt) => mqtt.held,
             Role::Kafka(_) => None,
         };
-        if held.is_none() {
+        if !matches!(held, Some(WaitFor::Lane(_))) {
+            // It has what it wanted, or waits for something else now.
             self.core.lanes.withdraw(id);
         }
         held

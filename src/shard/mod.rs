@@ -26,7 +26,7 @@ use crate::log::{Commit, Log, LogStarts};
 use crate::observe::{Close, Label, Reject, ShardMetrics, Station, StationTimes};
 use crate::record::{PartitionId, ShardId, SharedBytes, StreamId};
 use connection::{Conn, Role, Stage};
-pub use crossing::Crossing;
+pub use crossing::{Crossing, OWNED_BYTES_MAX};
 use lanes::Lanes;
 pub use lanes::Way;
 pub use options::Options;
@@ -86,6 +86,8 @@ pub enum Request {
         to: ShardId,
         /// What was received and not consumed: all since the CONNECT.
         bytes: Vec<u8>,
+        /// When it was accepted, nanoseconds of the monotonic clock that all shards share.
+        accepted_ns: u64,
     },
 }
 
@@ -103,8 +105,8 @@ pub(crate) struct Core {
     clock: Clock,
     requests: Vec<Request>,
     timers: Timers,
-    /// Connected MQTT clients by their identifiers.
-    clients: HashMap<Rc<str>, ConnId>,
+    /// Connected MQTT clients by their identifiers, with the time at which they were accepted.
+    clients: HashMap<Rc<str>, (ConnId, u64)>,
     /// Connections whose client has connected anew.
     taken_over: Vec<ConnId>,
     /// Connections with messages that wait for their acknowledgement.
@@ -207,9 +209,11 @@ impl Shard {
         id
     }
 
-    /// An MQTT connection came from another shard, with the bytes that it had sent so far.
-    pub fn on_handed_over(&mut self, bytes: &[u8]) -> ConnId {
+    /// An MQTT connection came from another shard, which accepted it at `accepted_ns`, with the bytes
+    /// that it had sent so far.
+    pub fn on_handed_over(&mut self, bytes: &[u8], accepted_ns: u64) -> ConnId {
         let id = self.insert(Protocol::Mqtt);
+        self.conns[id.index()].accepted_ns = accepted_ns;
         self.on_bytes(id, bytes);
         id
     }
@@ -372,8 +376,9 @@ impl Shard {
     pub fn on_sealed(&mut self, bytes: SharedBytes) {
         self.core.log.keep_sealed(bytes);
         self.on_progress();
-        // First what is kept for others: the shard's own connections take what they find.
-        self.core.lanes.grant(&mut self.core.log);
+        // First what others sent, and what is kept for them: the shard's own connections take what
+        // they find.
+        self.core.take_arrived();
         self.resume_held();
     }
 

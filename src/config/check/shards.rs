@@ -20,6 +20,7 @@ impl Config {
     /// the cores.
     pub fn check_shards(&self, shards: u32) -> Result<(), Vec<Problem>> {
         let mut problems = self.ports(shards);
+        problems.extend(self.slots(shards));
         problems.extend(self.credit(shards));
         problems.extend(self.pinned(shards));
         if problems.is_empty() { Ok(()) } else { Err(problems) }
@@ -60,6 +61,19 @@ impl Config {
             ));
         }
         problems
+    }
+
+    /// A message takes all its slots or none.
+    fn slots(&self, shards: u32) -> Option<Problem> {
+        let (slots, streams) = (self.ring.slots, streams_a_message(&self.streams));
+        if shards < 2 || slots as usize >= streams {
+            return None;
+        }
+        Some(Problem::of(
+            &["ring.slots", "stream"],
+            format!("ring.slots = {slots} is too small: a message may belong to {streams} streams"),
+            format!("raise ring.slots to at least {}", streams.next_power_of_two()),
+        ))
     }
 
     /// What is granted ahead to all other shards, and the largest packet, fit half of the log's
