@@ -1,10 +1,9 @@
 //! The ways to and from other shards, as one shard sees them.
 //!
 //! Credits begin at the log: what is granted to others is room kept in the buffer that gathers the
-//! next commit, and what this shard may send was granted by others likewise. Out: records are sent
-//! with the credit that was granted; a connection without credit waits in the queue of that lane
-//! alone. In: what arrives is appended, and settled when its commit has reached what its stream
-//! promises.
+//! next commit (see `arriving`), and what this shard may send was granted by others likewise. Records
+//! are sent with the credit that was granted; a connection without credit waits in the queue of that
+//! lane alone.
 //!
 //! The invariants: a message for several shards takes all its credits or none, and asks the lanes in
 //! the order of the shards; the message at the head of a lane's queue is not overtaken by those of
@@ -15,9 +14,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::ConnId;
+use super::arriving::Arriving;
 use super::crossing::{Crossing, Kept, OWNED_BYTES_MAX, Pins};
 use super::message::Message;
-use crate::log::{Log, Ticket};
+use crate::log::Log;
 use crate::observe::ShardMetrics;
 use crate::record::{PartitionId, ShardId, StreamId};
 use crate::ring::{Inbound, Outbound};
@@ -64,16 +64,6 @@ struct Resumed {
     sent: u64,
 }
 
-struct Receiving {
-    lane: Inbound<Crossing>,
-    arrived: u64,
-    /// What is appended and not settled: the ticket, and the count of arrivals up to which it
-    /// stands, oldest first.
-    due: VecDeque<(Ticket, u64)>,
-    /// The record in front found no room.
-    blocked: bool,
-}
-
 /// What a message needs of one lane.
 #[derive(Debug, Clone, Copy, Default)]
 struct Need {
@@ -86,7 +76,7 @@ struct Need {
 /// All lanes of a shard, by the other shard's number.
 pub struct Lanes {
     sending: Vec<Option<Sending>>,
-    receiving: Vec<Option<Receiving>>,
+    pub arriving: Arriving,
     pub pins: Pins,
     /// Credit that every lane to this shard has at least.
     standing: u64,
@@ -94,8 +84,6 @@ pub struct Lanes {
     buffers_max: usize,
     /// Other memory that they may keep. One message always may.
     owned_bytes_max: usize,
-    /// The lane that comes first at the next turn.
-    first: usize,
     /// What the message needs that is looked at.
     needs: Vec<Need>,
     /// There is something in `needs`.
@@ -155,8 +143,8 @@ impl Sending {
 impl Lanes {
     pub fn new(ways: Vec<Way>, options: &super::Options) -> Self {
         let shards = options.shards as usize;
-        let (mut sending, mut receiving): (Vec<_>, Vec<_>) =
-            (0..shards).map(|_| (None, None)).unzip();
+        let mut sending: Vec<_> = (0..shards).map(|_| None).collect();
+        let mut from = Vec::new();
         let others = ways.len().max(1);
         for way in ways {
             sending[way.peer.index()] = Some(Sending {
@@ -169,21 +157,15 @@ impl Lanes {
                 held: VecDeque::new(),
                 wanter: None,
             });
-            receiving[way.peer.index()] = Some(Receiving {
-                lane: way.from,
-                arrived: 0,
-                due: VecDeque::new(),
-                blocked: false,
-            });
+            from.push((way.peer, way.from));
         }
         Self {
             sending,
-            receiving,
+            arriving: Arriving::new(from, shards, options.ring_credit_bytes),
             pins: Pins::new(),
             standing: options.ring_credit_bytes,
             buffers_max: (options.receive_buffers as usize / 2 / others).max(1),
             owned_bytes_max: OWNED_BYTES_MAX / others,
-            first: 0,
             needs: vec![Need::default(); shards],
             counted: false,
             sent: Vec::new(),
@@ -374,111 +356,22 @@ impl Lanes {
         progress
     }
 
-    /// Appends what has arrived from other shards, while there is room, and grants anew. `append`
-    /// gets each record. Returns how many were taken.
-    pub fn take_arrived(
-        &mut self,
-        log: &mut Log,
-        mut append: impl FnMut(&mut Log, &Crossing) -> Option<(Ticket, u64)>,
-    ) -> u64 {
-        let lanes = self.receiving.len();
-        let mut taken = 0;
-        for turn in 0..lanes {
-            let index = (self.first + turn) % lanes;
-            let Some(receiving) = self.receiving[index].as_mut() else { continue };
-            receiving.blocked = false;
-            while let Some(crossing) = receiving.lane.peek() {
-                let Some((ticket, bytes)) = append(log, crossing) else {
-                    receiving.blocked = true;
-                    break;
-                };
-                receiving.lane.take(bytes);
-                receiving.arrived += 1;
-                taken += 1;
-                match receiving.due.back_mut() {
-                    Some((last, upto)) if *last == ticket => *upto = receiving.arrived,
-                    _ => receiving.due.push_back((ticket, receiving.arrived)),
-                }
-            }
-        }
-        self.settle(log);
-        self.grant(log);
-        taken
-    }
-
-    /// Settles what has reached what its stream promises.
-    pub fn settle(&mut self, log: &Log) {
-        for receiving in self.receiving.iter_mut().flatten() {
-            let mut upto = None;
-            while let Some((ticket, count)) = receiving.due.front() {
-                if !log.progress().reached(*ticket) {
-                    break;
-                }
-                upto = Some(*count);
-                receiving.due.pop_front();
-            }
-            if let Some(upto) = upto {
-                receiving.lane.settle(upto);
-            }
-        }
-    }
-
-    /// Grants every lane its standing credit, or what its sender waits for, while the log has room
-    /// that is not granted yet; others than lanes always have half of the buffer.
-    pub fn grant(&mut self, log: &mut Log) {
-        let lanes = self.receiving.len();
-        let mut kept = self.outstanding();
-        for turn in 0..lanes {
-            let index = (self.first + turn) % lanes;
-            let Some(receiving) = self.receiving[index].as_mut() else { continue };
-            let (outstanding, wanted) = (receiving.lane.outstanding(), receiving.lane.wanted());
-            // A little at a time would cost more than it brings.
-            if outstanding >= wanted && outstanding > self.standing / 2 {
-                continue;
-            }
-            let target = self.standing.max(wanted);
-            let more = target - outstanding;
-            if log.may_keep(kept + more) {
-                receiving.lane.grant(more);
-                kept += more;
-            }
-        }
-        self.first = (self.first + 1) % lanes.max(1);
-        log.keep_room(kept);
-    }
-
-    /// Bytes granted to others that have not arrived.
-    pub fn outstanding(&mut self) -> u64 {
-        self.receiving.iter_mut().flatten().map(|receiving| receiving.lane.outstanding()).sum()
-    }
-
     /// Lets the others see what was sent, granted, given back and settled; adds those who must be
     /// told to `into`.
     pub fn publish(&mut self, into: &mut Vec<ShardId>) {
         into.append(&mut self.tell);
-        let both = self.sending.iter_mut().zip(&mut self.receiving).enumerate();
-        for (index, (sending, receiving)) in both {
-            let sent = sending.as_mut().is_some_and(|sending| sending.lane.publish());
-            let gave = receiving.as_mut().is_some_and(|receiving| receiving.lane.publish());
-            if sent || gave {
+        for (index, sending) in self.sending.iter_mut().enumerate() {
+            if sending.as_mut().is_some_and(|sending| sending.lane.publish()) {
                 into.push(ShardId(index as u32));
             }
         }
+        self.arriving.publish(into);
     }
 
     /// Whether another shard has brought something that can be acted on; to be asked by a shard that
     /// has said that it sleeps.
     pub fn has_news(&mut self, log: &Log) -> bool {
-        let kept = self.outstanding();
-        let standing = self.standing;
-        let arrived = self.receiving.iter_mut().flatten().any(|receiving| {
-            let target = standing.max(receiving.lane.wanted());
-            let outstanding = receiving.lane.outstanding();
-            (!receiving.blocked && !receiving.lane.is_empty())
-                || (receiving.lane.wanted() > outstanding
-                    && log.may_keep(kept + target - outstanding))
-        });
-        arrived
+        self.arriving.has_news(log)
             || self.sending.iter_mut().flatten().any(|sending| {
                 sending.lane.settled() != sending.settled
                     || sending.may_go_on(self.buffers_max, self.owned_bytes_max)
@@ -498,21 +391,7 @@ impl Lanes {
 
     /// Nothing more will be taken. Everybody must be told.
     pub fn abandon(&mut self) {
-        for (index, receiving) in self.receiving.iter_mut().enumerate() {
-            let Some(receiving) = receiving else { continue };
-            receiving.lane.publish();
-            receiving.lane.abandon();
-            self.tell.push(ShardId(index as u32));
-        }
-        self.receiving.iter_mut().for_each(|receiving| *receiving = None);
-    }
-
-    /// Whether all others have closed their lanes, and everything that came is settled.
-    pub fn is_drained(&mut self) -> bool {
-        self.receiving
-            .iter_mut()
-            .flatten()
-            .all(|receiving| receiving.lane.is_finished() && receiving.due.is_empty())
+        self.arriving.abandon(&mut self.tell);
     }
 
     /// Whether all that was sent is settled, and taken note of, or never will be.

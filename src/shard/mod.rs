@@ -6,6 +6,7 @@
 //! its ticket, and one connection's acknowledgements leave in the order of its messages.
 //! Deliberately absent: sockets, files, clocks; a simulator can drive it as the driver does.
 
+mod arriving;
 mod connection;
 mod crossing;
 mod hold;
@@ -418,7 +419,7 @@ impl Shard {
             self.wake_fetches(stream, partition);
         }
         self.core.advanced = advanced;
-        self.core.lanes.settle(&self.core.log);
+        self.core.lanes.arriving.settle(&self.core.log);
         self.acknowledge();
     }
 
@@ -445,7 +446,7 @@ impl Shard {
     /// other shards. Asks for the log's last frame when its time has come.
     pub fn is_settled(&mut self) -> bool {
         let core = &mut self.core;
-        if !core.lanes.is_drained() {
+        if !core.lanes.arriving.is_drained() {
             return false;
         }
         core.log.end_cleanly();

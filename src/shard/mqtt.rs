@@ -55,7 +55,7 @@ impl Core {
     /// Appends what other shards have sent for partitions of this one. Returns how many records.
     pub fn take_arrived(&mut self) -> u64 {
         let Self { lanes, log, options, clock, oldest_waiting_ns, .. } = self;
-        let taken = lanes.take_arrived(log, |log, crossing| {
+        let taken = lanes.arriving.take_arrived(log, |log, crossing| {
             let (stream, partition) = crossing.place();
             crossing.look(|message| {
                 let record = message.record(options.partition_by[stream.index()], clock.wall_ms);
