@@ -3,7 +3,11 @@
 //! A sleeper says that it sleeps, then looks at everything that could be for it; a visitor leaves
 //! its message, then looks whether the shard sleeps. Between the two steps each has a SeqCst fence,
 //! so that at least one of them sees the other (Dekker's argument): a message is never left
-//! unnoticed, and an awake shard is never knocked for.
+//! unnoticed. A shard that is awake is not knocked for, unless it got up this very moment; such a
+//! knock is remembered and costs one look around.
+//!
+//! The last look has to look at every word that a visitor may have changed: rings, but also credit,
+//! settlements and flags. `models.rs` shows what happens when a fence is missing.
 
 use super::sync::{AtomicBool, Ordering, fence};
 

@@ -104,8 +104,8 @@ impl<T: Send> Outbound<T> {
     }
 
     fn look(&mut self) {
-        // Acquire: the receiver had the room when it granted it.
-        self.seen_granted = self.words.receiver.0.granted.load(Ordering::Acquire);
+        // Relaxed: a number; nothing that the receiver wrote is read on its account.
+        self.seen_granted = self.words.receiver.0.granted.load(Ordering::Relaxed);
     }
 
     /// Sends `value`, which costs `bytes`; it is seen after [`Outbound::publish`]. Returns its
@@ -137,9 +137,13 @@ impl<T: Send> Outbound<T> {
         }
         self.wanted = bytes;
         self.words.sender.0.wanted.store(bytes, Ordering::Relaxed);
+        if bytes == 0 {
+            // Seen late, it costs one wake-up for nothing.
+            return false;
+        }
         // Pairs with the fence in `Inbound::publish`.
         fence(Ordering::SeqCst);
-        bytes > 0
+        true
     }
 
     /// Gives back the credit beyond `keep` bytes: others may be waiting for the room. Whether that
@@ -158,7 +162,8 @@ impl<T: Send> Outbound<T> {
 
     /// Says that nothing more will be sent. The receiver must be told.
     pub fn close(&mut self) {
-        // Release: what was published before is seen by who sees this.
+        // Release: pairs with the acquire of `Inbound::is_finished`, so that what was published
+        // before is seen by who sees this.
         self.words.sender.0.closed.store(true, Ordering::Release);
     }
 
@@ -181,8 +186,11 @@ impl<T: Send> Outbound<T> {
         self.words.receiver.0.settled.load(Ordering::Acquire)
     }
 
-    /// Whether the receiver takes nothing any more: what is not settled never will be.
+    /// Whether the receiver takes nothing any more: what is not settled never will be, and nothing
+    /// that was sent is looked at any more.
     pub fn is_abandoned(&self) -> bool {
+        // Acquire: pairs with the release of `Inbound::abandon`, so that who sees it also sees the
+        // last that was settled, and may reuse what the values refer to.
         self.words.receiver.0.gone.load(Ordering::Acquire)
     }
 
@@ -251,8 +259,8 @@ impl<T: Send> Inbound<T> {
         }
         self.told = (self.granted, self.settled);
         let words = &self.words.receiver.0;
-        // Release: pairs with the acquire of `Outbound::look` and `Outbound::settled`.
-        words.granted.store(self.granted, Ordering::Release);
+        words.granted.store(self.granted, Ordering::Relaxed);
+        // Release: pairs with the acquire of `Outbound::settled`.
         words.settled.store(self.settled, Ordering::Release);
         // Pairs with the fence in `Outbound::want`.
         fence(Ordering::SeqCst);
@@ -261,17 +269,20 @@ impl<T: Send> Inbound<T> {
 
     /// Whether the sender has closed the lane and everything that it sent was taken.
     pub fn is_finished(&mut self) -> bool {
-        // Acquire, and before looking at the ring: what was sent before the close is seen.
+        // Acquire, and before looking at the ring: what was published before the close is seen.
         self.words.sender.0.closed.load(Ordering::Acquire) && self.consumer.is_empty()
     }
 
-    /// Says that nothing more will be taken or settled. The sender must be told.
+    /// Says that nothing more will be taken or settled, and that what was taken is not looked at any
+    /// more. The sender must be told.
     pub fn abandon(&mut self) {
+        // Release: pairs with the acquire of `Outbound::is_abandoned`.
         self.words.receiver.0.gone.store(true, Ordering::Release);
     }
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::*;
 

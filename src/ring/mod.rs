@@ -12,6 +12,13 @@ mod lane;
 mod spsc;
 mod sync;
 
+#[cfg(feature = "loom")]
+#[cfg(test)]
+mod models;
+#[cfg(feature = "loom")]
+#[cfg(test)]
+mod weakened;
+
 pub use door::Door;
 pub use lane::{Inbound, Outbound, lane};
 pub use spsc::{Consumer, Producer, ring};

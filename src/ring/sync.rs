@@ -1,18 +1,17 @@
-//! The primitives that the rings stand on: the standard library's, or loom's in its models.
+//! The primitives that the rings stand on: the standard library's, or in the models loom's, of which
+//! one ordering at a time can be weakened.
 
 #[cfg(all(test, feature = "loom"))]
-pub use loom::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
-};
+pub use super::weakened::{AtomicBool, AtomicU64, AtomicUsize, fence};
+#[cfg(all(test, feature = "loom"))]
+pub use loom::{cell::UnsafeCell, sync::Arc};
 #[cfg(not(all(test, feature = "loom")))]
 pub use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, fence},
 };
 
-#[cfg(all(test, feature = "loom"))]
-pub use loom::cell::UnsafeCell;
+pub use std::sync::atomic::Ordering;
 
 /// The standard cell with loom's interface, which sees every access.
 #[cfg(not(all(test, feature = "loom")))]

@@ -1,0 +1,387 @@
+//! The ring between two shards next to others: rtrb, crossbeam's ArrayQueue and glommio's
+//! shared_channel, all in one run.
+//!
+//! `cargo bench --bench rings` (`-- --quick` for a first look). Two threads on the first two cores
+//! that the process may use; a machine with one core measures nothing. *Throughput* is items a second from
+//! one core to the other; a *round trip* is a batch that goes over one queue and comes back over
+//! another. Nobody sleeps: who waits spins, glommio's executors too (`spin_before_park`). Queues
+//! without a call for batches push and pop one by one. The table at the end has the medians and the
+//! ratios to rtrb; numbers of different runs do not compare.
+
+use std::collections::BTreeMap;
+use std::hint::{black_box, spin_loop};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+use criterion::{Criterion, SamplingMode, Throughput};
+use crossbeam_queue::ArrayQueue;
+use glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
+use glommio::{LocalExecutorBuilder, Placement};
+
+use tidegate::ring::{Consumer, Producer, ring};
+
+/// Slots of every queue.
+const SLOTS: usize = 1024;
+const SAMPLES: usize = 20;
+const BATCHES: [u64; 2] = [1, 32];
+
+/// What crosses: its first word is its number.
+trait Item: Copy + Send + 'static {
+    fn numbered(number: u64) -> Self;
+    fn number(&self) -> u64;
+}
+
+impl<const WORDS: usize> Item for [u64; WORDS] {
+    #[inline]
+    fn numbered(number: u64) -> Self {
+        let mut words = [0; WORDS];
+        words[0] = number;
+        words
+    }
+
+    #[inline]
+    fn number(&self) -> u64 {
+        self[0]
+    }
+}
+
+/// A queue of one producer and one consumer.
+trait Queue<T: Item> {
+    type Tx: Send;
+    type Rx: Send;
+    fn pair() -> (Self::Tx, Self::Rx);
+    /// Pushes the items with the `count` numbers from `first` on, or as many as there is room for.
+    /// How many those were.
+    fn push(tx: &mut Self::Tx, first: u64, count: u64) -> u64;
+    /// Pops at most `count` items, of which the first must have the number `first`. How many those
+    /// were.
+    fn pop(rx: &mut Self::Rx, first: u64, count: u64) -> u64;
+}
+
+#[inline]
+fn take<T: Item>(item: T, expected: u64) {
+    assert_eq!(black_box(item).number(), expected, "the queue lost or doubled an item");
+}
+
+struct Tidegate;
+
+impl<T: Item> Queue<T> for Tidegate {
+    type Tx = Producer<T>;
+    type Rx = Consumer<T>;
+
+    fn pair() -> (Self::Tx, Self::Rx) {
+        ring(SLOTS)
+    }
+
+    #[inline]
+    fn push(tx: &mut Self::Tx, first: u64, count: u64) -> u64 {
+        let staged = (0..count).take_while(|i| tx.stage(T::numbered(first + i)).is_ok()).count();
+        tx.publish();
+        staged as u64
+    }
+
+    #[inline]
+    fn pop(rx: &mut Self::Rx, first: u64, count: u64) -> u64 {
+        let mut taken = 0;
+        while taken < count
+            && let Some(item) = rx.take()
+        {
+            take(item, first + taken);
+            taken += 1;
+        }
+        rx.release();
+        taken
+    }
+}
+
+struct Rtrb;
+
+impl<T: Item> Queue<T> for Rtrb {
+    type Tx = rtrb::Producer<T>;
+    type Rx = rtrb::Consumer<T>;
+
+    fn pair() -> (Self::Tx, Self::Rx) {
+        rtrb::RingBuffer::new(SLOTS)
+    }
+
+    #[inline]
+    fn push(tx: &mut Self::Tx, first: u64, count: u64) -> u64 {
+        if count == 1 {
+            return u64::from(tx.push(T::numbered(first)).is_ok());
+        }
+        let slots = match tx.write_chunk_uninit(count as usize) {
+            Ok(chunk) => return fill(chunk, first),
+            Err(rtrb::chunks::ChunkError::TooFewSlots(slots)) => slots,
+        };
+        tx.write_chunk_uninit(slots).map_or(0, |chunk| fill(chunk, first))
+    }
+
+    #[inline]
+    fn pop(rx: &mut Self::Rx, first: u64, count: u64) -> u64 {
+        if count == 1 {
+            return rx.pop().map_or(0, |item| {
+                take(item, first);
+                1
+            });
+        }
+        let slots = match rx.read_chunk(count as usize) {
+            Ok(chunk) => return drain(chunk, first),
+            Err(rtrb::chunks::ChunkError::TooFewSlots(slots)) => slots,
+        };
+        rx.read_chunk(slots).map_or(0, |chunk| drain(chunk, first))
+    }
+}
+
+#[inline]
+fn fill<T: Item>(chunk: rtrb::chunks::WriteChunkUninit<'_, T>, first: u64) -> u64 {
+    chunk.fill_from_iter((first..).map(T::numbered)) as u64
+}
+
+#[inline]
+fn drain<T: Item>(chunk: rtrb::chunks::ReadChunk<'_, T>, first: u64) -> u64 {
+    let mut taken = 0;
+    for item in chunk {
+        take(item, first + taken);
+        taken += 1;
+    }
+    taken
+}
+
+struct Crossbeam;
+
+impl<T: Item> Queue<T> for Crossbeam {
+    type Tx = Arc<ArrayQueue<T>>;
+    type Rx = Arc<ArrayQueue<T>>;
+
+    fn pair() -> (Self::Tx, Self::Rx) {
+        let queue = Arc::new(ArrayQueue::new(SLOTS));
+        (Arc::clone(&queue), queue)
+    }
+
+    #[inline]
+    fn push(tx: &mut Self::Tx, first: u64, count: u64) -> u64 {
+        (0..count).take_while(|i| tx.push(T::numbered(first + i)).is_ok()).count() as u64
+    }
+
+    #[inline]
+    fn pop(rx: &mut Self::Rx, first: u64, count: u64) -> u64 {
+        let mut taken = 0;
+        while taken < count
+            && let Some(item) = rx.pop()
+        {
+            take(item, first + taken);
+            taken += 1;
+        }
+        taken
+    }
+}
+
+/// Pushes `count` items, whatever it takes.
+#[inline]
+fn push_all<T: Item, Q: Queue<T>>(tx: &mut Q::Tx, first: u64, count: u64) {
+    let mut pushed = 0;
+    while pushed < count {
+        match Q::push(tx, first + pushed, count - pushed) {
+            0 => spin_loop(),
+            more => pushed += more,
+        }
+    }
+}
+
+#[inline]
+fn pop_all<T: Item, Q: Queue<T>>(rx: &mut Q::Rx, first: u64, count: u64, batch: u64) {
+    let mut popped = 0;
+    while popped < count {
+        match Q::pop(rx, first + popped, batch.min(count - popped)) {
+            0 => spin_loop(),
+            more => popped += more,
+        }
+    }
+}
+
+/// Runs both sides on a core each; the time of `here` from where both are ready.
+fn on_two_cores(here: impl FnOnce() + Send, there: impl FnOnce() + Send) -> Duration {
+    let cores = two_cores().expect("`main` looked");
+    let ready = Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            core_affinity::set_for_current(cores[1]);
+            ready.wait();
+            there();
+        });
+        let here = scope.spawn(|| {
+            core_affinity::set_for_current(cores[0]);
+            ready.wait();
+            let begun = Instant::now();
+            here();
+            begun.elapsed()
+        });
+        here.join().expect("a side of the benchmark panicked")
+    })
+}
+
+fn two_cores() -> Option<[CoreId; 2]> {
+    core_affinity::get_core_ids()?.get(..2)?.try_into().ok()
+}
+
+/// The time until `items` have crossed, in batches of `batch`.
+fn throughput<T: Item, Q: Queue<T>>(items: u64, batch: u64) -> Duration {
+    let (mut tx, mut rx) = Q::pair();
+    on_two_cores(
+        || pop_all::<T, Q>(&mut rx, 0, items, batch),
+        || {
+            for first in (0..items).step_by(batch as usize) {
+                push_all::<T, Q>(&mut tx, first, batch.min(items - first));
+            }
+        },
+    )
+}
+
+/// The time of `trips` batches that go over and come back.
+fn round_trips<T: Item, Q: Queue<T>>(trips: u64, batch: u64) -> Duration {
+    let ((mut to, mut from), (mut back_to, mut back_from)) = (Q::pair(), Q::pair());
+    on_two_cores(
+        || {
+            for first in (0..trips).map(|trip| trip * batch) {
+                push_all::<T, Q>(&mut to, first, batch);
+                pop_all::<T, Q>(&mut back_from, first, batch, batch);
+            }
+        },
+        || {
+            for first in (0..trips).map(|trip| trip * batch) {
+                pop_all::<T, Q>(&mut from, first, batch, batch);
+                push_all::<T, Q>(&mut back_to, first, batch);
+            }
+        },
+    )
+}
+
+/// An executor as the engine's driver makes it (ARCHITECTURE.md says why without a preemption
+/// timer), but one that spins.
+fn glommio_executor(core: CoreId) -> LocalExecutorBuilder {
+    LocalExecutorBuilder::new(Placement::Fixed(core.id))
+        .preempt_timer(Duration::from_secs(86_400))
+        .spin_before_park(Duration::from_secs(10))
+}
+
+/// As `round_trips` where there is a way back, else as `throughput`.
+fn glommio_run<T: Item>(count: u64, batch: u64, there_and_back: bool) -> Duration {
+    type Ends<T> = (SharedSender<T>, SharedReceiver<T>);
+    let cores = two_cores().expect("`main` looked");
+    let ((to, from), (back_to, back_from)): (Ends<T>, Ends<T>) =
+        (shared_channel::new_bounded(SLOTS), shared_channel::new_bounded(SLOTS));
+    let items = if there_and_back { count * batch } else { count };
+    let far = glommio_executor(cores[1]).spawn(move || async move {
+        let (from, back) = (from.connect().await, back_to.connect().await);
+        back.send(T::numbered(0)).await.expect("the other side listens");
+        for first in (0..items).step_by(batch as usize) {
+            let end = items.min(first + batch);
+            for number in first..end {
+                take(from.recv().await.expect("the other side sends"), number);
+            }
+            for number in (first..end).filter(|_| there_and_back) {
+                back.send(T::numbered(number)).await.expect("the other side listens");
+            }
+        }
+        back.send(T::numbered(items)).await.expect("the other side listens");
+    });
+    let near = glommio_executor(cores[0]).spawn(move || async move {
+        let (to, back) = (to.connect().await, back_from.connect().await);
+        back.recv().await.expect("the other side is ready");
+        let begun = Instant::now();
+        for first in (0..items).step_by(batch as usize) {
+            let end = items.min(first + batch);
+            for number in first..end {
+                to.send(T::numbered(number)).await.expect("the other side listens");
+            }
+            for number in (first..end).filter(|_| there_and_back) {
+                take(back.recv().await.expect("the other side sends"), number);
+            }
+        }
+        back.recv().await.expect("the other side has taken everything");
+        begun.elapsed()
+    });
+    let (far, near) = (far.expect("glommio starts"), near.expect("glommio starts"));
+    far.join().expect("a side of the benchmark panicked");
+    near.join().expect("a side of the benchmark panicked")
+}
+
+/// Nanoseconds of each sample by what was measured and by queue, in the order in which they came.
+static MEASURED: Mutex<BTreeMap<(String, &'static str), Vec<f64>>> = Mutex::new(BTreeMap::new());
+
+fn measure(
+    c: &mut Criterion,
+    what: &str,
+    queue: &'static str,
+    mut run: impl FnMut(u64) -> Duration,
+) {
+    let mut group = c.benchmark_group(what);
+    group.sampling_mode(SamplingMode::Flat).sample_size(SAMPLES);
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.throughput(Throughput::Elements(1));
+    group.bench_function(queue, |bencher| {
+        bencher.iter_custom(|count| {
+            let time = run(count);
+            let mut measured = MEASURED.lock().expect("nobody panicked");
+            let samples = measured.entry((what.to_owned(), queue)).or_default();
+            samples.push(time.as_nanos() as f64 / count as f64);
+            time
+        });
+    });
+    group.finish();
+}
+
+fn measure_items<T: Item>(c: &mut Criterion) {
+    let bytes = size_of::<T>();
+    for batch in BATCHES {
+        let what = format!("throughput, {bytes}-byte items, batches of {batch}");
+        measure(c, &what, "tidegate", |items| throughput::<T, Tidegate>(items, batch));
+        measure(c, &what, "rtrb", |items| throughput::<T, Rtrb>(items, batch));
+        measure(c, &what, "ArrayQueue", |items| throughput::<T, Crossbeam>(items, batch));
+        measure(c, &what, "glommio", |items| glommio_run::<T>(items, batch, false));
+    }
+    for batch in BATCHES {
+        let what = format!("round trip, {bytes}-byte items, batches of {batch}");
+        measure(c, &what, "tidegate", |trips| round_trips::<T, Tidegate>(trips, batch));
+        measure(c, &what, "rtrb", |trips| round_trips::<T, Rtrb>(trips, batch));
+        measure(c, &what, "ArrayQueue", |trips| round_trips::<T, Crossbeam>(trips, batch));
+        measure(c, &what, "glommio", |trips| glommio_run::<T>(trips, batch, true));
+    }
+}
+
+/// Medians of the last samples (those before them warmed up), and how much rtrb needs of each.
+fn print_table() {
+    let measured = MEASURED.lock().expect("nobody panicked");
+    let median = |what: &str, queue: &'static str| -> Option<f64> {
+        let samples = measured.get(&(what.to_owned(), queue))?;
+        let mut last = samples[samples.len().saturating_sub(SAMPLES)..].to_vec();
+        last.sort_by(f64::total_cmp);
+        last.get(last.len() / 2).copied()
+    };
+    println!("\nns an item or round trip, and in brackets rtrb's time ÷ that (more is faster)");
+    let names: std::collections::BTreeSet<&str> =
+        measured.keys().map(|(what, _)| what.as_str()).collect();
+    for what in names {
+        print!("{what:<45}");
+        let rtrb = median(what, "rtrb");
+        for queue in ["tidegate", "rtrb", "ArrayQueue", "glommio"] {
+            let Some(ns) = median(what, queue) else { continue };
+            let ratio = rtrb.map_or(String::new(), |rtrb| format!(" ({:.2})", rtrb / ns));
+            print!("  {queue} {ns:.1}{ratio}");
+        }
+        println!();
+    }
+}
+
+fn main() {
+    if two_cores().is_none() {
+        println!("SKIPPED: rings are measured between two cores, and this process may use one");
+        return;
+    }
+    let mut criterion = Criterion::default().configure_from_args();
+    measure_items::<[u64; 1]>(&mut criterion);
+    measure_items::<[u64; 8]>(&mut criterion);
+    criterion.final_summary();
+    print_table();
+}
