@@ -12,9 +12,18 @@ mod lane;
 mod spsc;
 mod sync;
 
+#[cfg(not(feature = "loom"))]
+#[cfg(test)]
+mod conservation;
 #[cfg(feature = "loom")]
 #[cfg(test)]
 mod models;
+#[cfg(not(feature = "loom"))]
+#[cfg(test)]
+mod soak;
+#[cfg(not(feature = "loom"))]
+#[cfg(test)]
+mod toy_shard;
 #[cfg(feature = "loom")]
 #[cfg(test)]
 mod weakened;
