@@ -8,15 +8,20 @@
 
 mod clients;
 mod engine;
+mod random;
+mod sequences;
 mod wire;
 
 mod consuming;
 mod crowd;
 mod full_disk;
 mod mqtt_rules;
+mod partitioning;
 mod payloads;
 mod publishing;
+mod reconnecting;
 mod restarting;
 mod segments;
+mod slow_log;
 mod starting;
 mod streams;
