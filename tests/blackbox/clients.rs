@@ -188,6 +188,19 @@ pub fn offsets_at(consumer: Consumer, engine: &Engine, topic: &str, time_ms: i64
     offsets.collect()
 }
 
+/// The partitions that kafka-python chooses for keys.
+pub fn partitions_of(keys: &[&str], partitions: u32) -> Vec<u32> {
+    let mut command = script("partition.py");
+    command.args(["--partitions", &partitions.to_string()]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // Closed at the end of the statement, which ends the script.
+    child.stdin.take().unwrap().write_all((keys.join("\n") + "\n").as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "partition.py left with {}", done.status);
+    let numbers = String::from_utf8(done.stdout).unwrap();
+    numbers.lines().map(|line| line.parse().unwrap()).collect()
+}
+
 fn library(consumer: Consumer) -> &'static str {
     match consumer {
         Consumer::Kcat => panic!("kcat is not a Python library"),
