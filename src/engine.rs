@@ -81,7 +81,7 @@ struct Ground {
     listeners: Vec<(OwnedFd, OwnedFd)>,
     data: DataDir,
     /// By shard, where a test asked for one.
-    commit_delays: Vec<Option<Duration>>,
+    commit_delays: Vec<Option<storage::Delay>>,
     notes: Vec<String>,
     connections_max: u32,
 }
@@ -271,7 +271,7 @@ fn start_shards(
                 segment_bytes: config.log.segment_bytes,
                 prepare: ground.prepare,
                 reserve_bytes: config.log.reserve_bytes,
-                commit_delay: ground.commit_delays[shard],
+                commit_delay: ground.commit_delays[shard].clone(),
             },
             spin: config.spin,
             starts: Arc::clone(&starts),

@@ -1,6 +1,10 @@
 //! SIGKILL at random moments while devices publish: what was acknowledged is there afterwards, each
 //! device's sequence is in order, and an offset that a consumer has seen never means anything else.
 //!
+//! Each message goes to two streams: one keyed by the client, whose records stay on the device's
+//! shard, and one keyed by the topic, whose records may cross to another; it is acknowledged when
+//! both have it.
+//!
 //! TIDEGATE_KILL9_ROUNDS sets the number of kills (20), TIDEGATE_KILL9_SEED repeats a run's choices.
 //! Devices are plain sockets (tests/blackbox/wire.rs, not the product's codec) that keep a window of
 //! messages in flight, note each PUBACK, and after a reconnect send again from the first message
@@ -13,6 +17,10 @@
 mod clients;
 #[path = "blackbox/engine.rs"]
 mod engine;
+#[path = "blackbox/random.rs"]
+mod random;
+#[path = "blackbox/sequences.rs"]
+mod sequences;
 #[path = "blackbox/wire.rs"]
 mod wire;
 
@@ -23,23 +31,22 @@ use std::time::{Duration, Instant};
 
 use clients::{Record, any_consumer, read_all};
 use engine::{Setup, poll, scratch};
+use random::{Random, number, seed};
 use wire::{CONNACK, Connect, PUBACK, Publish, Version, Wire};
 
 const DEVICES: usize = 12;
 /// Messages of one device between two kills, so that the whole stays readable in seconds.
-const BUDGET: u64 = 1200;
+const BUDGET: u64 = 600;
 
-/// Xorshift: a run is repeated by its seed.
-struct Random(u64);
+const STREAMS: [&str; 2] = ["by_client", "by_topic"];
+const CONFIG: &str = r##"
+[[stream]]
+name = "by_client"
 
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
+[[stream]]
+name = "by_topic"
+partition_by = "topic"
+"##;
 
 /// What the devices and the killer share.
 #[derive(Default)]
@@ -58,7 +65,7 @@ fn device(port: u16, name: &str, version: Version, window: u64, progress: &Progr
             poll(Duration::from_millis(5), || None::<()>);
             continue;
         };
-        publish(wire, &mut acknowledged, window, progress);
+        publish(wire, name, &mut acknowledged, window, progress);
     }
     acknowledged
 }
@@ -72,7 +79,8 @@ fn connect(port: u16, name: &str, version: Version) -> Option<Wire> {
 }
 
 /// Publishes from the first unacknowledged message on until the connection ends.
-fn publish(mut wire: Wire, acknowledged: &mut u64, window: u64, progress: &Progress) {
+fn publish(mut wire: Wire, name: &str, acknowledged: &mut u64, window: u64, progress: &Progress) {
+    let topic = format!("kill/{name}");
     let packet_id = |seq: u64| (seq % 65_535) as u16 + 1;
     let round = progress.round.load(Ordering::Relaxed);
     let last = *acknowledged + BUDGET;
@@ -80,7 +88,7 @@ fn publish(mut wire: Wire, acknowledged: &mut u64, window: u64, progress: &Progr
     while progress.round.load(Ordering::Relaxed) == round {
         while sent < last && sent < *acknowledged + window {
             let text = sent.to_string();
-            let message = Publish::new("kill", packet_id(sent), text.as_bytes());
+            let message = Publish::new(&topic, packet_id(sent), text.as_bytes());
             wire.send_unheard(&message.bytes(wire.version));
             sent += 1;
         }
@@ -100,7 +108,7 @@ fn publish(mut wire: Wire, acknowledged: &mut u64, window: u64, progress: &Progr
 
 /// Starts and kills the engine `rounds` times on one directory.
 fn kill_rounds(base: &Setup, rounds: u64, random: &mut Random, progress: &Progress) {
-    let mut seen: Vec<Record> = Vec::new();
+    let mut seen: [Vec<Record>; 2] = Default::default();
     for round in 1..=rounds {
         let begun = Instant::now();
         // Mostly a shard a core, now and then one or three: partitions change their owners.
@@ -120,7 +128,9 @@ fn kill_rounds(base: &Setup, rounds: u64, random: &mut Random, progress: &Progre
         } else {
             engine.await_ready();
             if round % 5 == 0 {
-                seen = keeps_what_was_seen(&seen, &engine);
+                for (stream, seen) in STREAMS.iter().zip(&mut seen) {
+                    *seen = keeps_what_was_seen(stream, seen, &engine);
+                }
                 // Meanwhile the devices have sent all they may: a new connection, a new budget.
                 progress.round.fetch_add(1, Ordering::Relaxed);
             }
@@ -143,9 +153,9 @@ fn kill_rounds(base: &Setup, rounds: u64, random: &mut Random, progress: &Progre
 }
 
 /// Reads everything; what an earlier reading saw must be there unchanged.
-fn keeps_what_was_seen(seen: &[Record], engine: &engine::Engine) -> Vec<Record> {
+fn keeps_what_was_seen(stream: &str, seen: &[Record], engine: &engine::Engine) -> Vec<Record> {
     let consumer = any_consumer().unwrap();
-    let now = read_all(consumer, engine, "telemetry");
+    let now = read_all(consumer, engine, stream);
     let by_place: HashMap<(u32, i64), &Record> =
         now.iter().map(|record| ((record.partition, record.offset), record)).collect();
     for record in seen {
@@ -155,42 +165,15 @@ fn keeps_what_was_seen(seen: &[Record], engine: &engine::Engine) -> Vec<Record> 
     now
 }
 
-/// Every device: all of `0..acknowledged` is there, and first occurrences ascend without a gap.
-fn check(records: &[Record], acknowledged: &[(String, u64)]) {
-    let mut by_key: HashMap<&str, Vec<u64>> = HashMap::new();
-    for record in records {
-        by_key.entry(&record.key).or_default().push(record.text().parse().unwrap());
-    }
-    for (device, count) in acknowledged {
-        let found = by_key.remove(device.as_str()).unwrap_or_default();
-        let mut next = 0;
-        for seq in &found {
-            assert!(*seq <= next, "{device}: {seq} comes where {next} is due: a gap or disorder");
-            next = next.max(seq + 1);
-        }
-        assert!(next >= *count, "{device}: {count} were acknowledged, only {next} are there");
-    }
-    assert!(by_key.is_empty(), "records of nobody: {:?}", by_key.keys());
-    for pair in records.windows(2).filter(|pair| pair[0].partition == pair[1].partition) {
-        assert!(pair[0].offset < pair[1].offset, "{pair:#?}");
-    }
-}
-
-fn number(name: &str) -> Option<u64> {
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
-}
-
 #[test]
 fn nothing_acknowledged_is_lost() {
     let Some(consumer) = any_consumer() else { return };
     let rounds = number("TIDEGATE_KILL9_ROUNDS").unwrap_or(20);
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let seed = number("TIDEGATE_KILL9_SEED").unwrap_or(clock.as_nanos() as u64) | 1;
+    let seed = seed("TIDEGATE_KILL9_SEED");
     let _ = writeln!(std::io::stderr(), "TIDEGATE_KILL9_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let scratch = scratch();
-    let setup = Setup::new(scratch.path());
+    let setup = Setup::new(scratch.path()).config(CONFIG);
     let (port, progress) = (setup.ports.mqtt, Progress::default());
 
     let acknowledged = std::thread::scope(|scope| {
@@ -221,51 +204,14 @@ fn nothing_acknowledged_is_lost() {
     let total: u64 = acknowledged.iter().map(|(_, count)| count).sum();
     assert!(total > rounds * 10, "only {total} acknowledgements: the devices were not at work");
     let engine = setup.start();
-    let records = read_all(consumer, &engine, "telemetry");
-    check(&records, &acknowledged);
-    let _ = writeln!(
-        std::io::stderr(),
-        "{rounds} kills, {total} acknowledged, {} found, none lost, all in order",
-        records.len()
-    );
+    for stream in STREAMS {
+        let records = read_all(consumer, &engine, stream);
+        sequences::check(&records, &acknowledged);
+        let _ = writeln!(
+            std::io::stderr(),
+            "{rounds} kills, {total} acknowledged, {} found in {stream}, none lost, all in order",
+            records.len()
+        );
+    }
     engine.stop();
-}
-
-/// The checks find what they are for.
-mod checks_can_fail {
-    use super::*;
-
-    fn record(offset: i64, seq: u64) -> Record {
-        let (key, value) = ("device".to_owned(), seq.to_string().into_bytes());
-        Record { partition: 0, offset, timestamp: 0, key, headers: Vec::new(), value }
-    }
-
-    fn check_sequence(sequence: &[u64], acknowledged: u64) {
-        let records: Vec<Record> =
-            sequence.iter().enumerate().map(|(i, seq)| record(i as i64, *seq)).collect();
-        check(&records, &[("device".to_owned(), acknowledged)]);
-    }
-
-    #[test]
-    fn duplicates_are_allowed() {
-        check_sequence(&[0, 1, 2, 1, 2, 3], 3);
-    }
-
-    #[test]
-    #[should_panic(expected = "only 2 are there")]
-    fn a_loss_at_the_end() {
-        check_sequence(&[0, 1], 3);
-    }
-
-    #[test]
-    #[should_panic(expected = "a gap or disorder")]
-    fn a_loss_within() {
-        check_sequence(&[0, 2, 3], 3);
-    }
-
-    #[test]
-    #[should_panic(expected = "a gap or disorder")]
-    fn a_changed_order() {
-        check_sequence(&[0, 2, 1, 3], 3);
-    }
 }

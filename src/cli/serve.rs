@@ -35,8 +35,9 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", env = VARIABLE_LOG, default_value = "info")]
     log: String,
 
-    /// For tests: the shard waits so long before it writes each of its commits
-    #[arg(long, value_name = "SHARD=TIME", hide = true)]
+    /// For tests: the shard waits so long before it writes each of its commits, always or while a
+    /// file is there
+    #[arg(long, value_name = "SHARD=TIME[@FILE]", hide = true)]
     inject_commit_delay: Vec<CommitDelay>,
 
     #[command(flatten)]

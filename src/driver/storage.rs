@@ -27,6 +27,8 @@ const ZEROS_BYTES: usize = 128 << 10;
 const ZEROS_PAUSE: Duration = Duration::from_millis(1);
 /// How long a failed index or deletion waits for another try.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often a delayed commit looks whether its delay has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Files kept open for reading.
 const OPEN_FILES_MAX: usize = 64;
 
@@ -92,8 +94,35 @@ pub struct Options {
     pub prepare: Prepare,
     /// Bytes of the file system left free.
     pub reserve_bytes: u64,
-    /// Tests: every commit's write is preceded by so long a wait.
-    pub commit_delay: Option<Duration>,
+    /// Tests: every commit's write is preceded by a wait.
+    pub commit_delay: Option<Delay>,
+}
+
+/// A wait before each commit, so that tests see what a slow disk does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delay {
+    /// How long.
+    pub time: Duration,
+    /// The delay ends, also for the commit that waits, when this file is gone.
+    pub while_there: Option<PathBuf>,
+}
+
+impl Delay {
+    async fn wait(&self) {
+        let since = Instant::now();
+        loop {
+            let left = self.time.saturating_sub(since.elapsed());
+            let step = match &self.while_there {
+                Some(file) if file.exists() => left.min(LOOK_EVERY),
+                Some(_) => return,
+                None => left,
+            };
+            if step.is_zero() {
+                return;
+            }
+            glommio::timer::sleep(step).await;
+        }
+    }
 }
 
 struct Shared {
@@ -195,8 +224,9 @@ impl Storage {
             let path = segment_path(&shared.options.dir, commit.segment);
             let Some(file) = file else { give_up("finding", &path, "it is not open") };
             let started = Instant::now();
-            if let Some(delay) = shared.options.commit_delay {
-                glommio::timer::sleep(delay).await;
+            let started = Instant::now();
+            if let Some(delay) = &shared.options.commit_delay {
+                delay.wait().await;
             }
             match file.write_rc_at(buffer, commit.position).await {
                 Ok(written) if written == commit.bytes => {}

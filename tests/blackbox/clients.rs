@@ -30,7 +30,9 @@ pub struct Record {
     pub partition: u32,
     pub offset: i64,
     pub timestamp: i64,
+    /// Empty where there is none.
     pub key: String,
+    pub has_key: bool,
     pub headers: Vec<(String, String)>,
     pub value: Vec<u8>,
 }
@@ -186,6 +188,19 @@ pub fn offsets_at(consumer: Consumer, engine: &Engine, topic: &str, time_ms: i64
     offsets.collect()
 }
 
+/// The partitions that kafka-python chooses for keys.
+pub fn partitions_of(keys: &[&str], partitions: u32) -> Vec<u32> {
+    let mut command = script("partition.py");
+    command.args(["--partitions", &partitions.to_string()]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // Closed at the end of the statement, which ends the script.
+    child.stdin.take().unwrap().write_all((keys.join("\n") + "\n").as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "partition.py left with {}", done.status);
+    let numbers = String::from_utf8(done.stdout).unwrap();
+    numbers.lines().map(|line| line.parse().unwrap()).collect()
+}
+
 fn library(consumer: Consumer) -> &'static str {
     match consumer {
         Consumer::Kcat => panic!("kcat is not a Python library"),
@@ -203,6 +218,7 @@ fn python_record(line: &Value) -> Record {
         offset: line["offset"].as_i64().unwrap(),
         timestamp: line["timestamp"].as_i64().unwrap(),
         key: text(&line["key"]),
+        has_key: !line["key"].is_null(),
         headers: headers
             .map(|pair| (pair[0].as_str().unwrap().to_owned(), text(&pair[1])))
             .collect(),
@@ -233,7 +249,9 @@ fn kcat_records(mut bytes: &[u8]) -> Vec<Record> {
         let mut words = line.splitn(6, ' ');
         let mut number = || words.next().unwrap().parse::<i64>().unwrap();
         let (partition, offset, timestamp) = (number(), number(), number());
-        let (key, value) = (number().max(0) as usize, number().max(0) as usize);
+        // -1 where there is none.
+        let (key, value) = (number(), number().max(0) as usize);
+        let (has_key, key) = (key >= 0, key.max(0) as usize);
         let headers = words.next().unwrap_or_default();
         let body = &bytes[line_end + 1..];
         records.push(Record {
@@ -241,6 +259,7 @@ fn kcat_records(mut bytes: &[u8]) -> Vec<Record> {
             offset,
             timestamp,
             key: String::from_utf8(body[..key].to_vec()).unwrap(),
+            has_key,
             headers: headers
                 .split(',')
                 .filter_map(|pair| pair.split_once('='))

@@ -10,7 +10,7 @@ const CONNECTIONS: usize = 1000;
 const MESSAGES: u16 = 5;
 
 /// The soft limit of open files of this process.
-fn open_files_max() -> usize {
+pub fn open_files_max() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find(|line| line.starts_with("Max open files"));
     let soft = line.and_then(|line| line.split_whitespace().nth(3));

@@ -8,6 +8,8 @@
 
 mod clients;
 mod engine;
+mod random;
+mod sequences;
 mod wire;
 
 mod consuming;
@@ -15,9 +17,12 @@ mod cores;
 mod crowd;
 mod full_disk;
 mod mqtt_rules;
+mod partitioning;
 mod payloads;
 mod publishing;
+mod reconnecting;
 mod restarting;
 mod segments;
+mod slow_log;
 mod starting;
 mod streams;

@@ -1,21 +1,27 @@
 //! What stays over an end and a start: records, offsets, order; also with another number of shards
 //! and under load.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clients::{Record, any_consumer, read_all};
 use crate::engine::{Engine, Setup, scratch, wait_until};
+use crate::partitioning::names_on;
+use crate::sequences;
 use crate::wire::{Connect, PUBACK, Publish, Version, Wire};
 
-/// Publishes the sequences `from..to` from each of 16 devices and waits for all acknowledgements.
+/// With two shards and more, half of the records and more cross.
+const BY_TOPIC: &str = "[[stream]]\nname = \"telemetry\"\npartition_by = \"topic\"\n";
+
+/// Publishes the sequences `from..to` from each of 16 devices, each to a topic of its own, and waits
+/// for all acknowledgements.
 fn publish(engine: &Engine, from: u16, to: u16) {
     for device in 0..16 {
-        let id = format!("device-{device}");
+        let (id, topic) = (format!("device-{device}"), format!("restart/{device}"));
         let mut wire = Wire::connect_as(engine.ports.mqtt, Version::V5, &id);
         for seq in from..to {
             let text = format!("{seq}");
-            wire.publish(&Publish::new("restart", seq + 1, text.as_bytes()));
+            wire.publish(&Publish::new(&topic, seq + 1, text.as_bytes()));
         }
         for seq in from..to {
             assert_eq!(wire.packet().id(), seq + 1);
@@ -23,17 +29,11 @@ fn publish(engine: &Engine, from: u16, to: u16) {
     }
 }
 
-/// Every device has `0..to` in order, and offsets within each partition ascend.
+/// Every device has `0..to` once and in order.
 fn check(records: &[Record], to: u16) {
-    for device in 0..16 {
-        let id = format!("device-{device}");
-        let own: Vec<String> =
-            records.iter().filter(|r| r.key == id).map(|r| r.text().to_owned()).collect();
-        assert_eq!(own, (0..to).map(|seq| seq.to_string()).collect::<Vec<_>>(), "{id}");
-    }
-    for pair in records.windows(2).filter(|pair| pair[0].partition == pair[1].partition) {
-        assert!(pair[0].offset < pair[1].offset, "{pair:#?}");
-    }
+    let devices: Vec<_> = (0..16).map(|i| (format!("device-{i}"), u64::from(to))).collect();
+    sequences::check(records, &devices);
+    assert_eq!(records.len(), devices.len() * usize::from(to), "nothing was sent twice");
 }
 
 /// What was read earlier is still there, record for record, at the same offsets.
@@ -63,13 +63,12 @@ fn a_restart_keeps_offsets() {
     engine.stop();
 }
 
-#[test]
-fn another_number_of_shards_reads_the_same() {
+fn other_numbers_of_shards(config: &str) {
     let Some(consumer) = any_consumer() else { return };
     let scratch = scratch();
-    let base = Setup::new(scratch.path());
+    let base = Setup::new(scratch.path()).config(config);
     let mut earlier = Vec::new();
-    for (round, shards) in ["1", "2", "1", "3"].into_iter().enumerate() {
+    for (round, shards) in ["1", "2", "1", "4", "3"].into_iter().enumerate() {
         let engine = base.clone().argument(&["--shards", shards]).start();
         let (from, to) = (round as u16 * 40, (round as u16 + 1) * 40);
         if round > 0 {
@@ -80,71 +79,111 @@ fn another_number_of_shards_reads_the_same() {
         let records = read_all(consumer, &engine, "telemetry");
         check(&records, to);
         keeps(&earlier, &records);
+        let crossed = engine.metric("ring_arrived_records_total", "") > 0.0;
+        assert_eq!(crossed, shards != "1" && config == BY_TOPIC, "{shards} shards");
         earlier = records;
         engine.stop();
     }
 }
 
 #[test]
+fn another_number_of_shards_reads_the_same() {
+    other_numbers_of_shards("");
+}
+
+#[test]
+fn another_number_of_shards_reads_the_same_by_topic() {
+    other_numbers_of_shards(BY_TOPIC);
+}
+
+#[test]
 fn sigterm_under_load_keeps_every_acknowledged_message() {
+    stop_under_load("", &[]);
+}
+
+#[test]
+fn sigterm_keeps_what_is_on_its_way_to_other_shards() {
+    stop_under_load(BY_TOPIC, &[]);
+}
+
+#[test]
+fn sigterm_waits_for_a_slow_shard() {
+    stop_under_load(BY_TOPIC, &["--inject-commit-delay", "1=100ms"]);
+}
+
+/// Four devices on each of two shards publish to topics of the other one until the engine, which
+/// is told to stop meanwhile, has gone.
+fn stop_under_load(config: &str, fault: &[&str]) {
     let Some(consumer) = any_consumer() else { return };
     let scratch = scratch();
-    let mut engine = Setup::new(scratch.path()).start();
+    let base = Setup::new(scratch.path()).config(config).argument(&["--shards", "2"]);
+    let mut engine = base.clone().argument(fault).start();
     let port = engine.ports.mqtt;
-    let acknowledged = AtomicUsize::new(0);
-    let counts: Vec<u32> = std::thread::scope(|scope| {
-        let publishers: Vec<_> = (0..8)
-            .map(|device| {
-                let acknowledged = &acknowledged;
-                scope.spawn(move || publish_until_closed(port, device, acknowledged))
-            })
-            .collect();
+    let loads: Vec<Load> = (0..2).flat_map(|shard| Load::on(shard).take(4)).collect();
+    std::thread::scope(|scope| {
+        for load in &loads {
+            scope.spawn(|| load.publish_until_closed(port));
+        }
         wait_until("publishers to be at work", || {
-            (acknowledged.load(Ordering::Relaxed) > 2000).then_some(())
+            loads.iter().all(|load| load.acknowledged() > 250).then_some(())
         });
         engine.signal("TERM");
         let status = engine.await_exit();
         assert_eq!(status.code(), Some(0), "SIGTERM under load:\n{}", engine.said());
-        publishers.into_iter().map(|publisher| publisher.join().unwrap()).collect()
     });
     assert!(!engine.said().contains("panicked"), "{}", engine.said());
     drop(engine);
-    let mut again = Setup::new(scratch.path()).start();
-    again.await_ready();
+    let again = base.start();
     let records = read_all(consumer, &again, "telemetry");
-    for (device, count) in counts.into_iter().enumerate() {
-        let id = format!("load-{device}");
-        let own: Vec<u32> =
-            records.iter().filter(|r| r.key == id).map(|r| r.text().parse().unwrap()).collect();
-        assert!(own.len() as u32 >= count, "{id}: {count} acknowledged, {} found", own.len());
-        assert!(own.iter().enumerate().all(|(i, seq)| i as u32 == *seq), "{id} in order");
-    }
+    let acknowledged: Vec<(String, u64)> =
+        loads.iter().map(|load| (load.client.clone(), load.acknowledged())).collect();
+    sequences::check(&records, &acknowledged);
     again.stop();
 }
 
-/// Publishes with 16 in flight until the engine ends the connection. Returns how many messages
-/// were acknowledged.
-fn publish_until_closed(port: u16, device: usize, acknowledged: &AtomicUsize) -> u32 {
-    let id = format!("load-{device}");
-    let (mut wire, _) = Wire::connect(port, &Connect::new(Version::V5, &id));
-    let packet_id = |seq: u32| (seq % 60_000) as u16 + 1;
-    let (mut sent, mut seen) = (0_u32, 0_u32);
-    loop {
-        while sent < seen + 16 {
-            let text = sent.to_string();
-            wire.send_unheard(
-                &Publish::new("load", packet_id(sent), text.as_bytes()).bytes(Version::V5),
-            );
-            sent += 1;
-        }
-        match wire.read(Duration::from_secs(30)) {
-            Ok(Some(answer)) if answer.kind() == PUBACK => {
-                assert_eq!(answer.id(), packet_id(seen), "acknowledgements keep the order");
-                seen += 1;
-                acknowledged.fetch_add(1, Ordering::Relaxed);
+/// A device that publishes with 64 messages in flight.
+struct Load {
+    client: String,
+    topic: String,
+    acknowledged: AtomicU64,
+}
+
+impl Load {
+    /// Devices of one of two shards, with topics of the other one.
+    fn on(shard: u32) -> impl Iterator<Item = Self> {
+        let topics = names_on(1 - shard, 2, "load/");
+        names_on(shard, 2, "load-").zip(topics).map(|(client, topic)| Self {
+            client,
+            topic,
+            acknowledged: AtomicU64::new(0),
+        })
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Publishes until the engine ends the connection.
+    fn publish_until_closed(&self, port: u16) {
+        let (mut wire, _) = Wire::connect(port, &Connect::new(Version::V5, &self.client));
+        let packet_id = |seq: u64| (seq % 60_000) as u16 + 1;
+        let mut sent = 0;
+        loop {
+            while sent < self.acknowledged() + 64 {
+                let text = sent.to_string();
+                let message = Publish::new(&self.topic, packet_id(sent), text.as_bytes());
+                wire.send_unheard(&message.bytes(Version::V5));
+                sent += 1;
             }
-            // DISCONNECT, the end of the stream or a reset: the engine has gone.
-            _ => return seen,
+            match wire.read(Duration::from_secs(30)) {
+                Ok(Some(answer)) if answer.kind() == PUBACK => {
+                    let due = packet_id(self.acknowledged());
+                    assert_eq!(answer.id(), due, "acknowledgements keep the order");
+                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                }
+                // DISCONNECT, the end of the stream or a reset: the engine has gone.
+                _ => return,
+            }
         }
     }
 }

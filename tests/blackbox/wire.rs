@@ -198,6 +198,16 @@ impl<'a> Publish<'a> {
     }
 }
 
+/// What a look at a connection shows.
+#[derive(Debug)]
+pub enum Look {
+    Packet(Packet),
+    /// Nothing whole has come so far.
+    Nothing,
+    /// The engine closed it, or it broke.
+    Ended,
+}
+
 /// One connection. Reads are blocking with a deadline; end of stream is an answer, not an error.
 #[derive(Debug)]
 pub struct Wire {
@@ -300,6 +310,27 @@ impl Wire {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// The next packet if it is there already. For tests that play many devices in one thread.
+    pub fn look(&mut self) -> Look {
+        if let Some(packet) = self.buffered() {
+            return Look::Packet(packet);
+        }
+        let mut chunk = [0; 16 * 1024];
+        self.stream.set_nonblocking(true).expect("a socket that does not block");
+        let got = self.stream.read(&mut chunk);
+        self.stream.set_nonblocking(false).expect("a socket that blocks");
+        match got {
+            Ok(0) => Look::Ended,
+            Ok(count) => {
+                self.received.extend(&chunk[..count]);
+                self.buffered().map_or(Look::Nothing, Look::Packet)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Look::Nothing,
+            Err(error) if error.kind() == ErrorKind::Interrupted => Look::Nothing,
+            Err(_) => Look::Ended,
         }
     }
 
