@@ -224,7 +224,6 @@ impl Storage {
             let path = segment_path(&shared.options.dir, commit.segment);
             let Some(file) = file else { give_up("finding", &path, "it is not open") };
             let started = Instant::now();
-            let started = Instant::now();
             if let Some(delay) = &shared.options.commit_delay {
                 delay.wait().await;
             }

@@ -113,11 +113,11 @@ pub struct ToyShard {
 pub fn shards(count: usize, options: Options, alive: &Arc<AtomicI64>) -> Vec<ToyShard> {
     let mut outbound: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
     let mut inbound: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-    for from in 0..count {
-        for to in 0..count {
+    for (from, outbound) in outbound.iter_mut().enumerate() {
+        for (to, inbound) in inbound.iter_mut().enumerate() {
             let ends = (from != to).then(|| lane(options.slots)).unzip();
-            outbound[from].push(ends.0);
-            inbound[to].push(ends.1);
+            outbound.push(ends.0);
+            inbound.push(ends.1);
         }
     }
     let rows = outbound.into_iter().zip(inbound).enumerate();

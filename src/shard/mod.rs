@@ -15,6 +15,7 @@ mod lanes;
 mod message;
 mod mqtt;
 mod options;
+mod publish;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
