@@ -284,6 +284,15 @@ impl Engine {
         self.setup.clone()
     }
 
+    /// The most memory that the engine has had resident so far, in bytes.
+    pub fn resident_bytes_peak(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the engine's status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("no VmHWM in {status}")) << 10
+    }
+
     /// Status and body of a GET.
     pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.http));

@@ -14,6 +14,9 @@ pub const SUBACK: u8 = 9;
 pub const PINGRESP: u8 = 13;
 pub const DISCONNECT: u8 = 14;
 
+/// A whole PINGREQ.
+pub const PINGREQ: [u8; 2] = [0xc0, 0];
+
 /// How long a test waits for an answer before it calls the engine silent.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
