@@ -95,8 +95,10 @@ struct Turning {
     stopping: Stopping,
     last_event: Instant,
     last_reaction: Instant,
-    /// The last commit took no longer than sockets may wait.
+    /// The last commit took no longer than sockets may wait, and the one under way has not kept
+    /// them waiting for longer than they may at all.
     disk_is_quick: bool,
+    committing_since: Instant,
     publish_at: Instant,
     expire_at: Instant,
     retry_segment_at: Option<Instant>,
@@ -127,6 +129,7 @@ pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
         last_event: now,
         last_reaction: now,
         disk_is_quick: true,
+        committing_since: now,
         publish_at: now,
         expire_at: now,
         retry_segment_at: None,
@@ -219,6 +222,8 @@ impl Turning {
                 self.thread.shard.metrics().turns.sleeps.increment();
                 self.alarm.set(STALL_MAX)?;
                 self.thread.signal.wait().await;
+                // Once a commit, and not once a turn: a disk that hangs must not make each turn slow.
+                self.disk_is_quick = self.committing_since.elapsed() < STALL_MAX;
             } else {
                 self.sleep().await?;
             }
@@ -396,6 +401,7 @@ impl Turning {
         let Some(commit) = self.thread.shard.seal(buffer.as_bytes_mut()) else { return };
         self.thread.shard.record_time(Station::Seal, started.elapsed().as_nanos() as u64);
         let sealed = SealedBuffer::new(buffer, commit.bytes);
+        self.committing_since = Instant::now();
         self.thread.storage.commit(commit, &sealed);
         self.thread.shard.on_sealed(Rc::new(sealed));
     }

@@ -274,7 +274,9 @@ fn reconnect(config: &str, client_is_key: bool) {
         return;
     }
     let scratch = scratch();
-    let setup = Setup::new(scratch.path()).config(config).argument(&["--shards", "2"]);
+    // However slow the machine, nobody is closed for a CONNECT that stands half.
+    let patient = ["--shards", "2", "--mqtt-connect-timeout", "10m"];
+    let setup = Setup::new(scratch.path()).config(config).argument(&patient);
     let engine = setup.start();
     let port = engine.ports.mqtt;
     let seed = seed("TIDEGATE_RECONNECT_SEED");
