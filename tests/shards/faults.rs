@@ -1,0 +1,1 @@
+//! The fault cases of the credits, each alone.
