@@ -14,13 +14,14 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, CoreSet, Prepare, Problem};
-use crate::driver::cores::{self, CoreRequest, Layout};
+use crate::driver::cores::{self, Layout, Machine};
 use crate::driver::data_dir::{self, DataDir, StreamWanted, Wanted};
 use crate::driver::disk::{self, Disk};
-use crate::driver::launch::{self, Launch, Stopper};
+use crate::driver::launch::{self, Launch};
 use crate::driver::open_connections::OpenConnections;
 use crate::driver::preflight;
 use crate::driver::stop::StopSignals;
+use crate::driver::ways::{self, Stopper};
 use crate::driver::{listen, storage};
 use crate::log::LogStarts;
 use crate::observe::Registry;
@@ -129,20 +130,15 @@ fn prepare(config: &Config, delays: &[CommitDelay]) -> Result<Ground, Error> {
     let wanted = u64::from(config.mqtt.connections_max) + u64::from(config.kafka.connections_max);
     let files = preflight::open_files(wanted, OTHER_FILES)?;
     let mut notes: Vec<String> = files.warning.into_iter().collect();
-    let mut layout = lay_out(config)?;
-    notes.append(&mut layout.notes);
 
+    // Cores that cannot be had are refused before anything is made.
+    lay_out_for(config, None)?;
     let dir = &config.data_dir;
     disk::create(dir)?;
     let lock = data_dir::lock(dir)?;
-    let there = data_dir::read_manifest(dir)?.map(|manifest| manifest.partitions);
-    let asked = layout.shards.len() as u32;
-    let partitions = there.unwrap_or_else(|| config.partitions_for(asked));
-    let shards = asked.min(partitions);
-    if shards < asked {
-        notes.push(format!("{partitions} partitions: only {shards} of {asked} shards are started"));
-        layout.shards.truncate(shards as usize);
-    }
+    let (_, mut layout) = lay_out(config)?;
+    notes.append(&mut layout.notes);
+    let shards = layout.shards.len() as u32;
     config.check_shards(shards).map_err(Error::Config)?;
     let commit_delays = inject::commit_delays(delays, shards)?;
     notes.extend(inject::notes(&commit_delays));
@@ -153,7 +149,7 @@ fn prepare(config: &Config, delays: &[CommitDelay]) -> Result<Ground, Error> {
     let wanted = Wanted {
         shards,
         partitions: config.partitions,
-        partitions_of_new: config.partitions_for(asked),
+        partitions_of_new: config.partitions_for(shards),
         streams: config
             .streams
             .iter()
@@ -183,25 +179,29 @@ fn prepare(config: &Config, delays: &[CommitDelay]) -> Result<Ground, Error> {
     })
 }
 
-/// Which shard runs on which core; with `shards` above the number of cores, they share them.
-fn lay_out(config: &Config) -> Result<Layout, Error> {
-    let request = match &config.cores {
-        CoreSet::Auto => CoreRequest::Auto,
-        CoreSet::List(cores) => {
-            CoreRequest::Explicit(cores.iter().map(|core| *core as usize).collect())
-        }
+/// Which shard runs on which core, and the machine that this was decided for. Reads the data
+/// directory's manifest where there is one, as it fixes the number of partitions; changes nothing.
+///
+/// # Errors
+/// A manifest that cannot be read, and what [`cores::plan`] refuses.
+pub fn lay_out(config: &Config) -> Result<(Machine, Layout), Error> {
+    let dir = &config.data_dir;
+    let there = if dir.is_dir() { data_dir::read_manifest(dir)? } else { None };
+    Ok(lay_out_for(config, there.map(|manifest| manifest.partitions))?)
+}
+
+fn lay_out_for(config: &Config, there: Option<u32>) -> Result<(Machine, Layout), cores::Error> {
+    let wanted = cores::Wanted {
+        cores: match &config.cores {
+            CoreSet::Auto => None,
+            CoreSet::List(cores) => Some(cores.iter().map(|core| *core as usize).collect()),
+        },
+        shards: config.shards,
+        partitions: there.or(config.partitions),
     };
-    let all = cores::plan(&request, None)?;
-    match config.shards {
-        Some(shards) if shards as usize > all.shards.len() => {
-            let mut layout = all;
-            let have = layout.shards.len();
-            layout.notes.push(format!("{shards} shards share {have} cores"));
-            layout.shards = (0..shards as usize).map(|i| layout.shards[i % have]).collect();
-            Ok(layout)
-        }
-        shards => Ok(cores::plan(&request, shards)?),
-    }
+    let machine = Machine::here(&config.data_dir)?;
+    let layout = cores::plan(&machine, &wanted)?;
+    Ok((machine, layout))
 }
 
 /// Binds every port, each first by itself: an engine that shares its port must not be joined.
@@ -254,11 +254,10 @@ fn start_shards(
     let recovered = Arc::new(std::mem::take(&mut ground.data.recovered));
     let starts = Arc::new(LogStarts::new(streams.len(), ground.data.manifest.partitions));
     let open = Arc::new(OpenConnections::new(ground.connections_max, config.kafka.connections_max));
-    let (entrances, stopper) =
-        launch::entrances(ground.shards).map_err(system("making eventfds"))?;
+    let (entrances, stopper) = ways::entrances(ground.shards).map_err(system("making eventfds"))?;
     let listeners = std::mem::take(&mut ground.listeners);
     let mut threads = Vec::new();
-    let mut ready = Vec::new();
+    let (tell, told) = mpsc::channel();
     for (shard, (entrance, listeners)) in entrances.into_iter().zip(listeners).enumerate() {
         let id = ShardId(shard as u32);
         let launch = Launch {
@@ -280,18 +279,28 @@ fn start_shards(
             base,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
         };
-        let (tell, told) = mpsc::channel();
-        let thread =
-            launch::start(launch, entrance, &stopper, tell).map_err(system("starting a thread"))?;
+        let thread = launch::start(launch, entrance, &stopper, tell.clone())
+            .map_err(system("starting a thread"))?;
         threads.push(thread);
-        ready.push(told);
     }
-    for (shard, told) in ready.into_iter().enumerate() {
-        let failed = |cause: String| Error::Shard { shard, cause };
+    drop(tell);
+    await_shards(&told, ground.shards)?;
+    Ok((stopper, threads))
+}
+
+/// Waits until every shard accepts. One that cannot start says why; those that only miss it do not.
+fn await_shards(
+    told: &mpsc::Receiver<(ShardId, Result<(), String>)>,
+    shards: u32,
+) -> Result<(), Error> {
+    let failed = |shard: usize, cause: String| Error::Shard { shard, cause };
+    let mut ready = vec![false; shards as usize];
+    while let Some(missing) = ready.iter().position(|ready| !ready) {
         match told.recv_timeout(Duration::from_secs(300)) {
-            Ok(result) => result.map_err(failed)?,
-            Err(_) => return Err(failed("it did not become ready".to_owned())),
+            Ok((shard, Ok(()))) => ready[shard.index()] = true,
+            Ok((shard, Err(cause))) => return Err(failed(shard.index(), cause)),
+            Err(_) => return Err(failed(missing, "it did not become ready".to_owned())),
         }
     }
-    Ok((stopper, threads))
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod check;
 mod config;
+mod cores;
 mod failure;
 mod log;
 mod settings;
@@ -36,6 +37,7 @@ Examples:
 
   tidegate config > tidegate.toml             a commented file to start from
   tidegate check --config tidegate.toml       is it right?
+  tidegate cores --config tidegate.toml       which shard would run on which core?
   tidegate serve --config tidegate.toml
 
 Settings come from flags, over the environment (TIDEGATE_…), over the file, over the defaults.
@@ -54,6 +56,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Config(config::Args),
+    Cores(cores::Args),
     Bench(bench::Args),
     Log(log::Args),
 }
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args, crate::engine::run),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Cores(args) => cores::run(&args),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::at_run_time(&error)),
         Command::Log(args) => log::run(&args),
     };

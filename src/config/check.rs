@@ -645,8 +645,8 @@ mod tests {
         check(
             |c| (c.shards, c.receive.buffers) = (Some(10), 32),
             "receive.buffers = 32 is too small for 10 shards: records on their way to each of the \
-             others may keep a share of them\n  help: raise receive.buffers to at least 64, or start at \
-             most 9 shards",
+             others may keep a share of them\n  help: raise receive.buffers to at least 64, or start no \
+             more shards than 9",
         );
         // One shard has no rings; what the cores decide is checked when they are counted.
         let mut config = Config::default();

@@ -16,5 +16,6 @@ pub mod signal;
 pub mod socket_ring;
 pub mod sockets;
 pub mod storage;
+pub mod ways;
 
 pub mod stop;

@@ -25,11 +25,11 @@ use super::alarm::Alarm;
 use super::signal::Signal;
 use super::sockets::{HandOver, Sockets};
 use super::storage::{Event, SealedBuffer, Storage};
+use super::ways::Ways;
 use crate::config::Spin;
 use crate::log::LogStarts;
 use crate::observe::{ShardState, Station};
 use crate::record::ShardId;
-use crate::ring::{Consumer, Door, Producer};
 use crate::shard::{Clock, Request, Shard};
 
 /// While commits take no longer than this, sockets wait for the one that is under way.
@@ -49,18 +49,6 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const SEGMENT_RETRY: Duration = Duration::from_millis(500);
 /// How long goodbyes may take at a stop.
 const GOODBYE_MAX: Duration = Duration::from_secs(3);
-
-/// The ways between this shard and the others.
-pub struct Ways {
-    /// Connections to each other shard.
-    pub to: Vec<(ShardId, Producer<HandOver>)>,
-    /// Connections from each other shard.
-    pub from: Vec<Consumer<HandOver>>,
-    /// The doors of all shards.
-    pub doors: Vec<Arc<Door>>,
-    /// This shard's own door.
-    pub door: Arc<Door>,
-}
 
 /// What a shard's thread runs with.
 pub struct ShardThread {
@@ -104,8 +92,6 @@ struct Turning {
     requests: Vec<Request>,
     log_requests: Vec<crate::log::Request>,
     leaving: Vec<(ShardId, HandOver)>,
-    /// Scratch: shards that must be told of something.
-    tell: Vec<ShardId>,
     stopping: Stopping,
     last_event: Instant,
     last_reaction: Instant,
@@ -124,7 +110,8 @@ struct Turning {
 /// `ready` is told once the log's first segment can be written.
 ///
 /// # Errors
-/// Those of the socket ring; a first segment that cannot be made.
+/// Those of the socket ring and of the first segment, before `ready`. What fails later ends the
+/// process.
 pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
     let alarm = Alarm::new()?;
     thread.arm_wakes(&alarm)?;
@@ -136,7 +123,6 @@ pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
         requests: Vec::new(),
         log_requests: Vec::new(),
         leaving: Vec::new(),
-        tell: Vec::new(),
         stopping: Stopping::No,
         last_event: now,
         last_reaction: now,
@@ -151,7 +137,12 @@ pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
     turning.thread.sockets.listen();
     turning.thread.shard.metrics().enter(ShardState::Serving);
     ready();
-    turning.turn_until_stopped().await
+    if let Err(cause) = turning.turn_until_stopped().await {
+        // Before anything of it is dropped: other shards look at what was sent to them in place.
+        eprintln!("tidegate: a shard cannot go on: {cause}");
+        std::process::abort();
+    }
+    Ok(())
 }
 
 impl ShardThread {
@@ -277,11 +268,9 @@ impl Turning {
             self.on_event(event);
         }
         self.events = events;
-        for from in &mut self.thread.ways.from {
-            while let Some(arrived) = from.pop() {
-                count += 1;
-                self.thread.sockets.take_in(&mut self.thread.shard, arrived);
-            }
+        while let Some(arrived) = self.thread.ways.next_arrived() {
+            count += 1;
+            self.thread.sockets.take_in(&mut self.thread.shard, arrived);
         }
         count += self.thread.shard.take_from_others() as usize;
         self.thread.shard.on_timer();
@@ -383,37 +372,16 @@ impl Turning {
     /// Hands connections over to their shards; those that find a full ring wait for the next turn.
     fn send_away(&mut self) {
         self.thread.sockets.take_leaving(&mut self.leaving);
-        if self.leaving.is_empty() {
-            return;
-        }
-        for (to, mut hand_over) in std::mem::take(&mut self.leaving) {
-            let way = self.thread.ways.to.iter_mut().find(|(shard, _)| *shard == to);
-            let Some((_, producer)) = way else { continue };
-            match producer.push(hand_over) {
-                Ok(()) => self.tell.push(to),
-                Err(back) => {
-                    hand_over = back;
-                    self.leaving.push((to, hand_over));
-                }
-            }
+        if !self.leaving.is_empty() {
+            self.thread.ways.send_away(&mut self.leaving);
         }
     }
 
     /// Lets other shards see what there is for them, and wakes those of them that sleep.
     fn tell_others(&mut self) {
-        if self.thread.ways.to.is_empty() {
-            return;
-        }
-        self.thread.shard.publish_to_others(&mut self.tell);
-        if self.tell.is_empty() {
-            return;
-        }
-        self.tell.sort_unstable();
-        self.tell.dedup();
-        for shard in self.tell.drain(..) {
-            if self.thread.ways.doors[shard.index()].notify() {
-                self.thread.shard.metrics().ring.wakes_sent.increment();
-            }
+        if !self.thread.ways.is_empty() {
+            let woken = self.thread.ways.tell(&mut self.thread.shard);
+            self.thread.shard.metrics().ring.wakes_sent.add(woken);
         }
     }
 
@@ -434,13 +402,13 @@ impl Turning {
 
     /// Sleeps until something happens.
     async fn sleep(&mut self) -> io::Result<()> {
-        self.thread.ways.door.lie_down();
+        self.thread.ways.door().lie_down();
         self.thread.sockets.ring().enable_eventfd();
         // Between enabling the eventfd and looking at the ring; pairs with the kernel's atomic
         // update of the ring's flags, after which it looks whether the eventfd is enabled.
         std::sync::atomic::fence(Ordering::SeqCst);
         let left = self.thread.sockets.has_work()
-            || self.thread.ways.from.iter_mut().any(|from| !from.is_empty())
+            || self.thread.ways.has_arrived()
             || self.thread.shard.has_news_from_others()
             || !self.leaving.is_empty()
             || (self.thread.stop.load(Ordering::Relaxed) && self.stopping == Stopping::No);
@@ -452,7 +420,7 @@ impl Turning {
         } else {
             self.react_now_and_then().await;
         }
-        self.thread.ways.door.get_up();
+        self.thread.ways.door().get_up();
         self.thread.sockets.ring().disable_eventfd();
         Ok(())
     }
@@ -482,7 +450,9 @@ impl Turning {
                 self.thread.shard.disconnect_all();
                 self.stopping = Stopping::Leaving(Instant::now());
             }
-            Stopping::Committing if self.thread.shard.log().is_starved() => {
+            Stopping::Committing
+                if self.segment_refused && self.thread.shard.log().is_starved() =>
+            {
                 // The disk is full: what waits was not acknowledged and will be sent again.
                 self.thread.shard.give_up();
                 self.thread.shard.disconnect_all();

@@ -29,6 +29,8 @@ pub struct HandOver {
     pub fd: OwnedFd,
     /// What the client sent so far.
     pub bytes: Vec<u8>,
+    /// When it was accepted.
+    pub accepted_ns: u64,
 }
 
 /// What a shard's sockets are told once.
@@ -250,7 +252,7 @@ impl Sockets {
     pub fn take_in(&mut self, shard: &mut Shard, arrived: HandOver) {
         use std::os::fd::IntoRawFd;
         let fd = arrived.fd.into_raw_fd();
-        let id = shard.on_handed_over(&arrived.bytes);
+        let id = shard.on_handed_over(&arrived.bytes, arrived.accepted_ns);
         self.insert(id, fd, Protocol::Mqtt);
     }
 
@@ -375,7 +377,11 @@ impl Sockets {
                 self.go_on(id);
             }
             Request::Close(id) => self.close(id),
-            Request::HandOff { conn, to, bytes } => self.hand_off(shard, conn, to, bytes),
+            Request::HandOff { conn, to, bytes, accepted_ns } => {
+                if let Some(fd) = self.let_go(shard, conn) {
+                    self.leaving.push((to, HandOver { fd, bytes, accepted_ns }));
+                }
+            }
         }
     }
 
@@ -464,15 +470,14 @@ impl Sockets {
         }
     }
 
-    fn hand_off(&mut self, shard: &mut Shard, id: ConnId, to: ShardId, bytes: Vec<u8>) {
+    /// Forgets a connection that moves to another shard.
+    fn let_go(&mut self, shard: &mut Shard, id: ConnId) -> Option<OwnedFd> {
         use std::os::fd::FromRawFd;
-        if let Some(socket) = self.sockets.get_mut(id.index()).and_then(Option::take) {
-            assert_eq!(socket.pending, 0, "a connection moves with nothing under way");
-            // SAFETY: the descriptor came from accept, is open, and is owned by nothing else now.
-            let fd = unsafe { OwnedFd::from_raw_fd(socket.fd) };
-            self.leaving.push((to, HandOver { fd, bytes }));
-        }
         shard.on_closed(id);
+        let socket = self.sockets.get_mut(id.index()).and_then(Option::take)?;
+        assert_eq!(socket.pending, 0, "a connection moves with nothing under way");
+        // SAFETY: the descriptor came from accept, is open, and is owned by nothing else now.
+        Some(unsafe { OwnedFd::from_raw_fd(socket.fd) })
     }
 }
 

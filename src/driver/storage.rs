@@ -194,10 +194,10 @@ impl Storage {
             let file = shared.writable.borrow().get(&commit.segment).cloned();
             let path = segment_path(&shared.options.dir, commit.segment);
             let Some(file) = file else { give_up("finding", &path, "it is not open") };
+            let started = Instant::now();
             if let Some(delay) = shared.options.commit_delay {
                 glommio::timer::sleep(delay).await;
             }
-            let started = Instant::now();
             match file.write_rc_at(buffer, commit.position).await {
                 Ok(written) if written == commit.bytes => {}
                 Ok(written) => {

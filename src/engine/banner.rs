@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::Ground;
 use crate::config::{Config, Prepare, Spin};
+use crate::shard::OWNED_BYTES_MAX;
 
 /// Prints the banner to stdout.
 pub fn print(config: &Config, ground: &Ground, http: SocketAddr) {
@@ -18,13 +19,12 @@ fn text(config: &Config, ground: &Ground, http: SocketAddr) -> String {
     let manifest = &ground.data.manifest;
     let mut lines = vec![format!("tidegate {} is ready", env!("CARGO_PKG_VERSION"))];
     let mut row = |name: &str, value: String| lines.push(format!("  {name:<11} {value}"));
-    let cores: Vec<_> = ground.layout.shards.iter().map(ToString::to_string).collect();
     let spin = match config.spin {
         Spin::Off => "sleeping when idle".to_owned(),
         Spin::For(time) => format!("polling {time:?} before sleeping"),
         Spin::Always => "always polling".to_owned(),
     };
-    row("shards", format!("{} on core {}, {spin}", ground.shards, cores.join(", ")));
+    row("shards", format!("{} on core {}, {spin}", ground.shards, ground.layout.cores()));
     let kafka = config.kafka.listen;
     let last = kafka.port() + ground.shards as u16 - 1;
     let range = if ground.shards > 1 { format!("{kafka} to {last}") } else { kafka.to_string() };
@@ -93,7 +93,11 @@ fn memory(config: &Config, ground: &Ground) -> String {
     let log = &config.log;
     let receive = (config.receive.buffers + config.receive.kafka_buffers) as usize
         * config.receive.buffer_bytes;
-    let rings = (ground.shards as usize - 1) * config.ring.slots as usize * RING_SLOT_BYTES;
+    let others = ground.shards as usize - 1;
+    // Each way may always take one packet more than its part of the kept memory.
+    let kept =
+        OWNED_BYTES_MAX.min(others * OWNED_BYTES_MAX) + others * config.mqtt.packet_bytes_max;
+    let rings = others * config.ring.slots as usize * RING_SLOT_BYTES + kept;
     // Records that gather, and the commit that is being written.
     let a_shard =
         2 * log.buffer_bytes + log.tail_cache_bytes + log.read_cache_bytes + rings + receive;

@@ -9,7 +9,7 @@ use crate::driver::data_dir::DataDir;
 use crate::driver::open_connections::OpenConnections;
 use crate::driver::sockets;
 use crate::ingest::mqtt;
-use crate::log::manifest::Manifest;
+use crate::log::manifest::{Manifest, ManifestStream};
 use crate::log::{self, StreamOptions};
 use crate::observe::{ShardMetrics, StreamInfo};
 use crate::record::{Compression, Durability, PartitionBy, ShardId, StreamId, StreamName};
@@ -95,7 +95,7 @@ pub fn shard(
         },
         kafka_send_bytes_max: config.kafka.send_bytes_max,
         topics: topics(config, &ground.data.manifest),
-        partition_by: partition_by(config, &ground.data.manifest),
+        partition_by: partition_by(config, &ground.data.manifest.streams),
         cluster: cluster(config, ground, id),
         ring_slots: config.ring.slots as usize,
         ring_credit_bytes: config.ring.credit_bytes as u64,
@@ -115,10 +115,10 @@ fn topics(config: &Config, manifest: &Manifest) -> TopicTable {
 }
 
 /// By stream; nothing is published to a stream that the configuration does not name any more.
-fn partition_by(config: &Config, manifest: &Manifest) -> Vec<PartitionBy> {
+fn partition_by(config: &Config, known: &[ManifestStream]) -> Vec<PartitionBy> {
     let named = |name: &StreamName| config.streams.iter().find(|stream| stream.name == *name);
-    let by = |name| named(name).map_or(PartitionBy::default(), |stream| stream.partition_by);
-    manifest.streams.iter().map(|known| by(&known.name)).collect()
+    let by = |name| named(name).map_or(PartitionBy::Client, |stream| stream.partition_by);
+    known.iter().map(|stream| by(&stream.name)).collect()
 }
 
 fn cluster(config: &Config, ground: &Ground, here: ShardId) -> kafka::Cluster {
@@ -183,5 +183,29 @@ pub fn sockets(
         mqtt_buffers: config.receive.buffers as u16,
         kafka_buffers: config.receive.kafka_buffers as u16,
         open,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Stream;
+
+    #[test]
+    fn streams_are_known_by_name() {
+        let name = |text: &str| StreamName::try_from(text.to_owned()).unwrap();
+        let known = ["a", "gone", "b", "c"]
+            .map(|text| ManifestStream { name: name(text), topic_id: uuid::Uuid::nil() });
+        let stream =
+            |text, partition_by| Stream { name: name(text), partition_by, ..Stream::default() };
+        // In the file's order, which is not that of the ids.
+        let streams = vec![
+            stream("c", PartitionBy::None),
+            stream("a", PartitionBy::Topic),
+            stream("b", PartitionBy::Client),
+        ];
+        let config = Config { streams, ..Config::default() };
+        let (client, topic, none) = (PartitionBy::Client, PartitionBy::Topic, PartitionBy::None);
+        assert_eq!(partition_by(&config, &known), [topic, client, client, none]);
     }
 }

@@ -64,7 +64,7 @@ pub struct Consumer<T> {
 /// the calling thread.
 pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let slots =
-        (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+        (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::zeroed())).collect();
     let shared = Arc::new(Shared {
         head: Padded(AtomicUsize::new(0)),
         tail: Padded(AtomicUsize::new(0)),

@@ -19,6 +19,8 @@ const IDLE_BUFFER_BYTES: usize = 4096;
 /// One connection.
 pub struct Conn {
     pub serial: u64,
+    /// When the first shard accepted it.
+    pub accepted_ns: u64,
     pub stage: Stage,
     pub role: Role,
     /// To be sent.
@@ -62,6 +64,8 @@ pub struct MqttConn {
     pub topics: TopicCache,
     /// Messages that wait for their acknowledgement, in the order of their arrival.
     pub unacknowledged: VecDeque<Unacknowledged>,
+    /// Of how many messages these are.
+    pub unacknowledged_messages: usize,
     /// Whether it is among the shard's `waiting`.
     pub is_waiting: bool,
     /// What it waits for before its input is looked at again.
@@ -118,6 +122,7 @@ impl Conn {
                 partition: PartitionId(0),
                 topics: TopicCache::default(),
                 unacknowledged: VecDeque::new(),
+                unacknowledged_messages: 0,
                 is_waiting: false,
                 held: None,
                 looked_ahead: 0,
@@ -126,6 +131,7 @@ impl Conn {
         };
         Self {
             serial,
+            accepted_ns: now_ns,
             stage: Stage::Open,
             role,
             out: Vec::new(),
@@ -222,13 +228,18 @@ impl Core {
         match &mut conn.role {
             Role::Mqtt(mqtt) => {
                 self.options.metrics.mqtt.closed.increment(why);
-                if self.clients.get(&mqtt.client_id) == Some(&id) {
+                if self.clients.get(&mqtt.client_id).is_some_and(|(holder, _)| *holder == id) {
                     self.clients.remove(&mqtt.client_id);
                 }
                 mqtt.unacknowledged.clear();
-                if mqtt.held.take().is_some() {
+                mqtt.unacknowledged_messages = 0;
+                if let Some(wait) = mqtt.held.take() {
                     self.options.metrics.mqtt.held.sub(1);
-                    self.lanes.withdraw(id);
+                    match wait {
+                        WaitFor::Log => self.held.retain(|held| *held != id),
+                        WaitFor::Lane(to) => self.lanes.forget(id, to),
+                        WaitFor::Acknowledgements => {}
+                    }
                 }
             }
             Role::Kafka(_) => self.unpark(id, conn),

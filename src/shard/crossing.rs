@@ -14,12 +14,15 @@ use super::message::Message;
 use crate::ingest::mqtt::UserProperties;
 use crate::record::{PartitionId, StreamId};
 
-/// Memory of detached buffers that records on their way may keep, in one shard.
+/// Memory beside receive buffers that records on their way may keep, in one shard: detached assembly
+/// buffers and copies of topics. Each lane has its part; one message more it always takes.
 pub const OWNED_BYTES_MAX: usize = 4 << 20;
-/// Detached buffers kept to be used again.
-const SPARE_MAX: usize = 64;
-/// Larger ones are not kept.
+/// Assembly buffers that are kept to be used again, and the largest of them.
+const SPARE_MAX: usize = 16;
 const SPARE_BYTES_MAX: usize = 64 << 10;
+/// Topic buffers that are kept to be used again, and the largest of them.
+const SPARE_TOPICS_MAX: usize = 1024;
+const SPARE_TOPIC_BYTES_MAX: usize = 256;
 
 /// One record in a ring: the whole slot, 64 bytes.
 pub struct Crossing {
@@ -106,10 +109,11 @@ impl Crossing {
 pub struct Kept {
     /// The buffer in which the packet lies.
     pub packet: Pin,
-    /// This slot is the first of a row that keeps `packet`.
-    pub first: bool,
-    /// A copy of the topic, where the packet does not have it.
-    pub topic: Option<Pin>,
+    /// This slot is the first of a row that keeps `packet`: bytes of memory that are kept with it,
+    /// 0 for a receive buffer.
+    pub row: Option<usize>,
+    /// A copy of the topic, where the packet does not have it, and its bytes.
+    pub topic: Option<(Pin, usize)>,
     /// The client identifier.
     #[allow(dead_code)] // Held, not read.
     pub client_id: Rc<str>,
@@ -132,7 +136,8 @@ enum Source {
 
 enum Memory {
     Receive(u16),
-    Owned(Vec<u8>),
+    Assembly(Vec<u8>),
+    Topic(Vec<u8>),
 }
 
 struct Pinned {
@@ -144,11 +149,11 @@ struct Pinned {
 pub struct Pins {
     pinned: Slab<Pinned>,
     source: Source,
-    owned_bytes: usize,
     /// Receive buffers, not recycled while they are pinned.
     receive: usize,
     free: Vec<u16>,
     spare: Vec<Vec<u8>>,
+    spare_topics: Vec<Vec<u8>>,
 }
 
 impl Pins {
@@ -156,10 +161,10 @@ impl Pins {
         Self {
             pinned: Slab::new(),
             source: Source::Passing,
-            owned_bytes: 0,
             receive: 0,
             free: Vec::new(),
             spare: Vec::new(),
+            spare_topics: Vec::new(),
         }
     }
 
@@ -193,10 +198,12 @@ impl Pins {
             buffer.drain(..consumed);
             return buffer;
         };
-        let mut rest = self.spare.pop().unwrap_or_default();
-        rest.extend_from_slice(&buffer[consumed..]);
-        self.owned_bytes += buffer.capacity();
-        self.pinned[pin.0].memory = Memory::Owned(buffer);
+        let mut rest = Vec::new();
+        if consumed < buffer.len() {
+            rest = self.spare.pop().unwrap_or_default();
+            rest.extend_from_slice(&buffer[consumed..]);
+        }
+        self.pinned[pin.0].memory = Memory::Assembly(buffer);
         rest
     }
 
@@ -205,17 +212,12 @@ impl Pins {
         self.source == Source::Passing
     }
 
-    /// Bytes of the assembly buffer that the next pin would detach.
-    pub fn detaches(&self) -> usize {
+    /// Bytes of the assembly buffer that is looked at; 0 for a receive buffer.
+    pub fn assembly_bytes(&self) -> usize {
         match self.source {
-            Source::Assembly(capacity, None) => capacity,
-            _ => 0,
+            Source::Assembly(capacity, _) => capacity,
+            Source::Passing | Source::Receive(..) => 0,
         }
-    }
-
-    /// Whether a buffer of `bytes` may be detached.
-    pub fn has_room_for(&self, bytes: usize) -> bool {
-        bytes == 0 || self.owned_bytes == 0 || self.owned_bytes + bytes <= OWNED_BYTES_MAX
     }
 
     /// The buffer that is looked at, if it is pinned.
@@ -239,7 +241,7 @@ impl Pins {
                 Memory::Receive(buffer)
             }
             // The buffer itself comes when it has been looked through.
-            Source::Assembly(..) => Memory::Owned(Vec::new()),
+            Source::Assembly(..) => Memory::Assembly(Vec::new()),
         };
         let pin = Pin(self.pinned.insert(Pinned { count: 1, memory }));
         match &mut self.source {
@@ -249,13 +251,12 @@ impl Pins {
         Some(pin)
     }
 
-    /// Keeps a copy of `bytes`: where it lies, and its pin.
+    /// Keeps a copy of a topic: where it lies, and its pin.
     pub fn keep_copy(&mut self, bytes: &[u8]) -> (*const u8, Pin) {
-        let mut copy = self.spare.pop().unwrap_or_default();
+        let mut copy = self.spare_topics.pop().unwrap_or_default();
         copy.extend_from_slice(bytes);
-        self.owned_bytes += copy.capacity();
         let at = copy.as_ptr();
-        (at, Pin(self.pinned.insert(Pinned { count: 1, memory: Memory::Owned(copy) })))
+        (at, Pin(self.pinned.insert(Pinned { count: 1, memory: Memory::Topic(copy) })))
     }
 
     /// Lets go of a buffer once.
@@ -270,12 +271,9 @@ impl Pins {
                 self.receive -= 1;
                 self.free.push(buffer);
             }
-            Memory::Owned(mut buffer) => {
-                self.owned_bytes -= buffer.capacity();
-                if self.spare.len() < SPARE_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
-                    buffer.clear();
-                    self.spare.push(buffer);
-                }
+            Memory::Assembly(buffer) => put_by(&mut self.spare, buffer, SPARE_MAX, SPARE_BYTES_MAX),
+            Memory::Topic(copy) => {
+                put_by(&mut self.spare_topics, copy, SPARE_TOPICS_MAX, SPARE_TOPIC_BYTES_MAX);
             }
         }
     }
@@ -288,6 +286,14 @@ impl Pins {
     /// Receive buffers that are pinned.
     pub fn receive_buffers(&self) -> usize {
         self.receive
+    }
+}
+
+/// Keeps a buffer to be used again, if it is not too large and not one too many.
+fn put_by(spare: &mut Vec<Vec<u8>>, mut buffer: Vec<u8>, count_max: usize, bytes_max: usize) {
+    if spare.len() < count_max && buffer.capacity() <= bytes_max {
+        buffer.clear();
+        spare.push(buffer);
     }
 }
 

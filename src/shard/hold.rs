@@ -84,12 +84,8 @@ impl Shard {
     /// Lets those go on that wait for other shards, while there is credit.
     pub(super) fn resume_lanes(&mut self) {
         while let Some((id, to)) = self.core.lanes.next_to_resume() {
-            self.core.lanes.resuming = Some(id);
-            let held = self.release(id, WaitFor::Lane(to));
-            self.core.lanes.resuming = None;
-            if held.is_none() {
-                self.core.lanes.withdraw(id);
-            }
+            self.release(id, WaitFor::Lane(to));
+            self.core.lanes.end_resuming();
         }
         self.close_taken_over();
     }
@@ -98,7 +94,7 @@ impl Shard {
     pub(super) fn resume_throttled(&mut self, acknowledged: &[ConnId]) {
         let max = self.core.options.unacknowledged_max as usize;
         let throttled = |mqtt: &MqttConn| {
-            mqtt.held == Some(WaitFor::Acknowledgements) && mqtt.unacknowledged.len() < max
+            mqtt.held == Some(WaitFor::Acknowledgements) && mqtt.unacknowledged_messages < max
         };
         for &id in acknowledged {
             let conn = self.conns.get(id.index());
@@ -120,13 +116,17 @@ impl Shard {
         }
         mqtt.held = None;
         self.core.options.metrics.mqtt.held.sub(1);
-        if conn.stage != Stage::Open || self.core.stopping {
-            return None;
+        if conn.stage == Stage::Open && !self.core.stopping {
+            self.core.mqtt_assembled(id, conn);
         }
-        self.core.mqtt_assembled(id, conn);
-        match &conn.role {
+        let held = match &conn.role {
             Role::Mqtt(mqtt) => mqtt.held,
             Role::Kafka(_) => None,
+        };
+        if !matches!(held, Some(WaitFor::Lane(_))) {
+            // It has what it wanted, or waits for something else now.
+            self.core.lanes.withdraw(id);
         }
+        held
     }
 }

@@ -1,23 +1,23 @@
 //! The ways to and from other shards, as one shard sees them.
 //!
 //! Credits begin at the log: what is granted to others is room kept in the buffer that gathers the
-//! next commit, and what this shard may send was granted by others likewise. Out: records are sent
-//! with the credit that was granted; a connection without credit waits in the queue of that lane
-//! alone. In: what arrives is appended, and settled when its commit has reached what its stream
-//! promises.
+//! next commit (see `arriving`), and what this shard may send was granted by others likewise. Records
+//! are sent with the credit that was granted; a connection without credit waits in the queue of that
+//! lane alone.
 //!
-//! The invariants: a message for several shards takes all its credits or none; the connection at the
-//! head of a lane's queue is not overtaken by others; wants above the standing credit are granted
-//! whole, and a message asks one lane after the other in the order of the shards, so that two
-//! messages never wait for one another.
+//! The invariants: a message for several shards takes all its credits or none, and asks the lanes in
+//! the order of the shards; the message at the head of a lane's queue is not overtaken by those of
+//! other connections; a want stands only while its message waits for that lane, and what was granted
+//! for it and is not needed any more goes back.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::ConnId;
-use super::crossing::{Crossing, Kept, Pins};
+use super::arriving::Arriving;
+use super::crossing::{Crossing, Kept, OWNED_BYTES_MAX, Pins};
 use super::message::Message;
-use crate::log::{Log, Ticket};
+use crate::log::Log;
 use crate::observe::ShardMetrics;
 use crate::record::{PartitionId, ShardId, StreamId};
 use crate::ring::{Inbound, Outbound};
@@ -38,8 +38,10 @@ struct Sending {
     kept: VecDeque<Kept>,
     returned: u64,
     settled: u64,
-    /// Buffers that records on this way keep; see [`Kept::first`].
+    /// Buffers that records on this way keep; see [`Kept::row`].
     buffers: usize,
+    /// Bytes of detached buffers and of topic copies among them.
+    owned_bytes: usize,
     /// Connections that wait, in order.
     held: VecDeque<ConnId>,
     /// For whom the lane's want stands.
@@ -51,18 +53,15 @@ struct Sending {
 struct Wanter {
     conn: ConnId,
     need: Need,
-    /// Bytes of the assembly buffer that would be kept; 0 where there is none.
-    detaches: usize,
 }
 
-struct Receiving {
-    lane: Inbound<Crossing>,
-    arrived: u64,
-    /// What is appended and not settled: the ticket, and the count of arrivals up to which it
-    /// stands, oldest first.
-    due: VecDeque<(Ticket, u64)>,
-    /// The record in front found no room.
-    blocked: bool,
+/// A connection that is being let go on.
+#[derive(Debug, Clone, Copy)]
+struct Resumed {
+    conn: ConnId,
+    to: ShardId,
+    /// Records sent on that lane before.
+    sent: u64,
 }
 
 /// What a message needs of one lane.
@@ -70,26 +69,30 @@ struct Receiving {
 struct Need {
     slots: usize,
     bytes: u64,
+    /// Bytes of memory that would be kept beside receive buffers.
+    owned: usize,
 }
 
 /// All lanes of a shard, by the other shard's number.
 pub struct Lanes {
     sending: Vec<Option<Sending>>,
-    receiving: Vec<Option<Receiving>>,
+    pub arriving: Arriving,
     pub pins: Pins,
     /// Credit that every lane to this shard has at least.
     standing: u64,
     /// Receive buffers that the records of one lane may keep.
     buffers_max: usize,
-    /// The lane that comes first at the next turn.
-    first: usize,
+    /// Other memory that they may keep. One message always may.
+    owned_bytes_max: usize,
     /// What the message needs that is looked at.
     needs: Vec<Need>,
+    /// There is something in `needs`.
+    counted: bool,
     /// Shards to which something was sent for the message that was looked at last, with the number
     /// of its last record there.
     sent: Vec<(ShardId, u64)>,
-    /// The connection that is being let go on: the queue does not stop it.
-    pub resuming: Option<ConnId>,
+    /// The connection that is being let go on: the queue of its lane does not stop it.
+    resumed: Option<Resumed>,
     /// What the last check missed.
     missing: Option<Wanter>,
     /// Shards that must be told.
@@ -98,24 +101,50 @@ pub struct Lanes {
 
 impl Sending {
     /// Whether what the first in the queue waits for is there.
-    fn may_go_on(&mut self, buffers_max: usize, pins: &Pins) -> bool {
-        if self.held.is_empty() {
-            return false;
+    fn may_go_on(&mut self, buffers_max: usize, owned_bytes_max: usize) -> bool {
+        let unknown = Need { slots: 1, bytes: 1, owned: 0 };
+        let need = self.wanter.map_or(unknown, |wanter| wanter.need);
+        !self.held.is_empty() && self.has_room(need, 1, buffers_max, owned_bytes_max)
+    }
+
+    /// Whether there are the slots, the credit and the memory that a message needs.
+    fn has_room(
+        &mut self,
+        need: Need,
+        buffers: usize,
+        buffers_max: usize,
+        owned_bytes_max: usize,
+    ) -> bool {
+        self.buffers + buffers <= buffers_max
+            && (self.owned_bytes == 0 || self.owned_bytes + need.owned <= owned_bytes_max)
+            && self.lane.can_send(need.slots, need.bytes)
+    }
+
+    /// Takes the oldest slot's memory back.
+    fn take_back(&mut self, kept: Kept, pins: &mut Pins) {
+        if let Some(bytes) = kept.row {
+            // The next one of the row keeps the buffer from now on.
+            match self.kept.front_mut() {
+                Some(next) if next.packet == kept.packet => next.row = kept.row,
+                _ => {
+                    self.buffers -= 1;
+                    self.owned_bytes -= bytes;
+                }
+            }
         }
-        let (need, detaches) = self
-            .wanter
-            .map_or((Need { slots: 1, bytes: 1 }, 0), |wanter| (wanter.need, wanter.detaches));
-        self.lane.can_send(need.slots, need.bytes)
-            && self.buffers < buffers_max
-            && pins.has_room_for(detaches)
+        pins.unpin(kept.packet);
+        if let Some((topic, bytes)) = kept.topic {
+            self.owned_bytes -= bytes;
+            pins.unpin(topic);
+        }
     }
 }
 
 impl Lanes {
     pub fn new(ways: Vec<Way>, options: &super::Options) -> Self {
         let shards = options.shards as usize;
-        let (mut sending, mut receiving): (Vec<_>, Vec<_>) =
-            (0..shards).map(|_| (None, None)).unzip();
+        let mut sending: Vec<_> = (0..shards).map(|_| None).collect();
+        let mut from = Vec::new();
         let others = ways.len().max(1);
         for way in ways {
             sending[way.peer.index()] = Some(Sending {
@@ -124,26 +153,23 @@ impl Lanes {
                 returned: 0,
                 settled: 0,
                 buffers: 0,
+                owned_bytes: 0,
                 held: VecDeque::new(),
                 wanter: None,
             });
-            receiving[way.peer.index()] = Some(Receiving {
-                lane: way.from,
-                arrived: 0,
-                due: VecDeque::new(),
-                blocked: false,
-            });
+            from.push((way.peer, way.from));
         }
         Self {
             sending,
-            receiving,
+            arriving: Arriving::new(from, shards, options.ring_credit_bytes),
             pins: Pins::new(),
             standing: options.ring_credit_bytes,
             buffers_max: (options.receive_buffers as usize / 2 / others).max(1),
-            first: 0,
+            owned_bytes_max: OWNED_BYTES_MAX / others,
             needs: vec![Need::default(); shards],
+            counted: false,
             sent: Vec::new(),
-            resuming: None,
+            resumed: None,
             missing: None,
             tell: Vec::new(),
         }
@@ -151,73 +177,86 @@ impl Lanes {
 
     /// Begins to count what a message needs.
     pub fn begin(&mut self) {
-        self.needs.fill(Need::default());
-        self.sent.clear();
+        if std::mem::take(&mut self.counted) {
+            self.needs.fill(Need::default());
+            self.sent.clear();
+        }
     }
 
     /// The message needs a slot to `to`, and `bytes` there.
     pub fn need(&mut self, to: ShardId, bytes: usize) {
+        self.counted = true;
         let need = &mut self.needs[to.index()];
         need.slots += 1;
         need.bytes += bytes as u64;
     }
 
     /// Whether everything that the message needs is there; else for which shard it must wait.
-    pub fn check(&mut self, conn: ConnId) -> Result<(), ShardId> {
-        let pin = self.pins.current();
-        let fits = self.pins.has_room_for(self.pins.detaches());
-        for (index, need) in self.needs.iter().enumerate() {
+    /// `topic_copied` bytes of its topic would be copied.
+    pub fn check(&mut self, conn: ConnId, topic_copied: usize) -> Result<(), ShardId> {
+        let (pin, assembled) = (self.pins.current(), self.pins.assembly_bytes());
+        for (index, need) in self.needs.iter_mut().enumerate() {
             let Some(sending) = self.sending[index].as_mut().filter(|_| need.slots > 0) else {
                 continue;
             };
-            let overtakes = self.resuming != Some(conn) && !sending.held.is_empty();
+            let to = ShardId(index as u32);
+            let resumed = self.resumed.is_some_and(|r| r.conn == conn && r.to == to);
+            let overtakes = !resumed && !sending.held.is_empty();
             let another = pin.is_none() || sending.kept.back().map(|kept| kept.packet) != pin;
-            let buffers = sending.buffers + usize::from(another);
-            if overtakes
-                || !fits
-                || buffers > self.buffers_max
-                || !sending.lane.can_send(need.slots, need.bytes)
-            {
-                let detaches = self.pins.detaches();
-                self.missing = Some(Wanter { conn, need: *need, detaches });
-                return Err(ShardId(index as u32));
+            need.owned = need.slots * topic_copied + if another { assembled } else { 0 };
+            let (buffers, owned) = (self.buffers_max, self.owned_bytes_max);
+            if overtakes || !sending.has_room(*need, usize::from(another), buffers, owned) {
+                self.missing = Some(Wanter { conn, need: *need });
+                return Err(to);
             }
         }
         Ok(())
     }
 
-    /// Sends `message`, for which [`Lanes::check`] found everything. Whether it is on its way.
+    /// Sends `message` of `conn`, for which [`Lanes::check`] found everything.
+    ///
+    /// # Panics
+    /// When something was not there after all: acknowledging it would lose it.
     pub fn send(
         &mut self,
+        conn: ConnId,
         message: &Message<'_>,
         (stream, partition, to): (StreamId, PartitionId, ShardId),
         client_id: &Rc<str>,
-        topic_is_elsewhere: bool,
+        topic_copied: usize,
         bytes: usize,
-    ) -> bool {
-        let Some(sending) = self.sending[to.index()].as_mut() else { return false };
-        let Some(packet) = self.pins.pin() else { return false };
-        let mut crossing = Crossing::new(message, stream, partition);
+    ) {
+        let sending = self.sending[to.index()].as_mut();
+        let (Some(sending), Some(packet)) = (sending, self.pins.pin()) else {
+            panic!("a record for shard {} has no way there", to.0);
+        };
         let mut topic = None;
-        if let Some(crossing) = crossing.as_mut().filter(|_| topic_is_elsewhere) {
+        let Some(mut crossing) = Crossing::new(message, stream, partition) else {
+            panic!("a record does not fit a slot: stream {}, partition {}", stream.0, partition.0);
+        };
+        if topic_copied > 0 {
             let (copy, pin) = self.pins.keep_copy(message.topic);
             crossing.take_topic_from(copy);
-            topic = Some(pin);
+            sending.owned_bytes += topic_copied;
+            topic = Some((pin, topic_copied));
         }
-        let number = crossing.and_then(|slot| sending.lane.send(slot, bytes as u64).ok());
-        let Some(number) = number else {
-            self.pins.unpin(packet);
-            topic.into_iter().for_each(|pin| self.pins.unpin(pin));
-            return false;
+        let Ok(number) = sending.lane.send(crossing, bytes as u64) else {
+            panic!("credit for shard {} was there and is not", to.0);
         };
-        let first = sending.kept.back().is_none_or(|kept| kept.packet != packet);
-        sending.buffers += usize::from(first);
-        sending.kept.push_back(Kept { packet, first, topic, client_id: Rc::clone(client_id) });
+        let goes_on = sending.kept.back().is_some_and(|kept| kept.packet == packet);
+        let row = (!goes_on).then(|| self.pins.assembly_bytes());
+        if let Some(bytes) = row {
+            sending.buffers += 1;
+            sending.owned_bytes += bytes;
+        }
+        sending.kept.push_back(Kept { packet, row, topic, client_id: Rc::clone(client_id) });
+        if sending.wanter.is_some_and(|wanter| wanter.conn == conn) {
+            sending.wanter = None;
+        }
         match self.sent.iter_mut().find(|(shard, _)| *shard == to) {
             Some((_, last)) => *last = number,
             None => self.sent.push((to, number)),
         }
-        true
     }
 
     /// Where the message went that was looked at last.
@@ -231,17 +270,18 @@ impl Lanes {
     }
 
     /// Queues a connection whose message found no credit to `to`; with it at the head of the queue,
-    /// the lane waits for what the message needs.
+    /// the lane waits for what the message needs. Who was let go on and sent something stands in line
+    /// again.
     pub fn hold(&mut self, conn: ConnId, to: ShardId) {
         let Some(sending) = self.sending[to.index()].as_mut() else { return };
-        if self.resuming == Some(conn) {
+        let missing = self.missing.take().filter(|missing| missing.conn == conn);
+        let sent = sending.lane.sent();
+        if self.resumed.is_some_and(|r| r.conn == conn && r.to == to && r.sent == sent) {
             sending.held.push_front(conn);
         } else {
             sending.held.push_back(conn);
         }
-        if sending.held.front() == Some(&conn)
-            && let Some(missing) = self.missing.take().filter(|missing| missing.conn == conn)
-        {
+        if let Some(missing) = missing.filter(|_| sending.held.front() == Some(&conn)) {
             sending.wanter = Some(missing);
             if sending.lane.want(missing.need.bytes.max(1)) {
                 self.tell.push(to);
@@ -249,169 +289,92 @@ impl Lanes {
         }
     }
 
-    /// A connection goes on or ends: nothing is wanted for it any more.
+    /// Nothing is wanted for a connection any more.
     pub fn withdraw(&mut self, conn: ConnId) {
-        for (index, sending) in self.sending.iter_mut().enumerate() {
-            let Some(sending) = sending else { continue };
-            if sending.wanter.is_none_or(|wanter| wanter.conn != conn) {
-                continue;
-            }
-            sending.wanter = None;
-            // Who is next says what it needs when it has been looked at.
-            sending.lane.want(u64::from(!sending.held.is_empty()));
-            if sending.lane.give_back(self.standing) {
-                self.tell.push(ShardId(index as u32));
+        for sending in self.sending.iter_mut().flatten() {
+            if sending.wanter.is_some_and(|wanter| wanter.conn == conn) {
+                sending.wanter = None;
             }
         }
     }
 
-    /// The next connection that may go on, as what it waited for is there.
+    /// A connection that waited for `to` is gone.
+    pub fn forget(&mut self, conn: ConnId, to: ShardId) {
+        self.withdraw(conn);
+        if let Some(sending) = self.sending[to.index()].as_mut() {
+            sending.held.retain(|held| *held != conn);
+        }
+    }
+
+    /// The next connection that may go on, as what it waited for is there; until
+    /// [`Lanes::end_resuming`] the queue does not stop it.
     pub fn next_to_resume(&mut self) -> Option<(ConnId, ShardId)> {
+        let (buffers_max, owned_max) = (self.buffers_max, self.owned_bytes_max);
         for (index, sending) in self.sending.iter_mut().enumerate() {
             let Some(sending) = sending else { continue };
-            if sending.may_go_on(self.buffers_max, &self.pins)
+            if sending.may_go_on(buffers_max, owned_max)
                 && let Some(conn) = sending.held.pop_front()
             {
-                return Some((conn, ShardId(index as u32)));
+                let to = ShardId(index as u32);
+                self.resumed = Some(Resumed { conn, to, sent: sending.lane.sent() });
+                return Some((conn, to));
             }
         }
         None
     }
 
+    /// The connection has been let go on.
+    pub fn end_resuming(&mut self) {
+        self.resumed = None;
+    }
+
     /// Takes note of what came back: slots, and settlements. Whether anything was settled.
     pub fn take_returns(&mut self) -> bool {
         let mut progress = false;
-        for sending in self.sending.iter_mut().flatten() {
+        for (index, sending) in self.sending.iter_mut().enumerate() {
+            let Some(sending) = sending else { continue };
             let settled = sending.lane.settled();
             progress |= settled != sending.settled;
             sending.settled = settled;
+            if sending.wanter.is_none() {
+                // Who is next says what it needs when it has been looked at.
+                let told = sending.lane.want(u64::from(!sending.held.is_empty()));
+                if sending.lane.give_back(self.standing) || told {
+                    self.tell.push(ShardId(index as u32));
+                }
+            }
             if sending.kept.is_empty() {
                 continue;
             }
             let returned = sending.lane.returned();
             for _ in sending.returned..returned {
                 let Some(kept) = sending.kept.pop_front() else { break };
-                // The next one of the row keeps the buffer from now on.
-                match sending.kept.front_mut() {
-                    Some(next) if next.packet == kept.packet => next.first |= kept.first,
-                    _ => sending.buffers -= usize::from(kept.first),
-                }
-                self.pins.unpin(kept.packet);
-                kept.topic.into_iter().for_each(|pin| self.pins.unpin(pin));
+                sending.take_back(kept, &mut self.pins);
             }
             sending.returned = returned;
         }
         progress
     }
 
-    /// Appends what has arrived from other shards, while there is room, and grants anew. `append`
-    /// gets each record. Returns how many were taken.
-    pub fn take_arrived(
-        &mut self,
-        log: &mut Log,
-        mut append: impl FnMut(&mut Log, &Crossing) -> Option<(Ticket, u64)>,
-    ) -> u64 {
-        let lanes = self.receiving.len();
-        let mut taken = 0;
-        for turn in 0..lanes {
-            let index = (self.first + turn) % lanes;
-            let Some(receiving) = self.receiving[index].as_mut() else { continue };
-            receiving.blocked = false;
-            while let Some(crossing) = receiving.lane.peek() {
-                let Some((ticket, bytes)) = append(log, crossing) else {
-                    receiving.blocked = true;
-                    break;
-                };
-                receiving.lane.take(bytes);
-                receiving.arrived += 1;
-                taken += 1;
-                match receiving.due.back_mut() {
-                    Some((last, upto)) if *last == ticket => *upto = receiving.arrived,
-                    _ => receiving.due.push_back((ticket, receiving.arrived)),
-                }
-            }
-        }
-        self.settle(log);
-        self.grant(log);
-        taken
-    }
-
-    /// Settles what has reached what its stream promises.
-    pub fn settle(&mut self, log: &Log) {
-        for receiving in self.receiving.iter_mut().flatten() {
-            let mut upto = None;
-            while let Some((ticket, count)) = receiving.due.front() {
-                if !log.progress().reached(*ticket) {
-                    break;
-                }
-                upto = Some(*count);
-                receiving.due.pop_front();
-            }
-            if let Some(upto) = upto {
-                receiving.lane.settle(upto);
-            }
-        }
-    }
-
-    /// Grants every lane its standing credit, or what its sender waits for, while the log has room
-    /// that is not granted yet; others than lanes always have half of the buffer.
-    pub fn grant(&mut self, log: &mut Log) {
-        let lanes = self.receiving.len();
-        let mut kept = self.outstanding();
-        for turn in 0..lanes {
-            let index = (self.first + turn) % lanes;
-            let Some(receiving) = self.receiving[index].as_mut() else { continue };
-            let (outstanding, wanted) = (receiving.lane.outstanding(), receiving.lane.wanted());
-            // A little at a time would cost more than it brings.
-            if outstanding >= wanted && outstanding > self.standing / 2 {
-                continue;
-            }
-            let target = self.standing.max(wanted);
-            let more = target - outstanding;
-            if log.may_keep(kept + more) {
-                receiving.lane.grant(more);
-                kept += more;
-            }
-        }
-        self.first = (self.first + 1) % lanes.max(1);
-        log.keep_room(kept);
-    }
-
-    /// Bytes granted to others that have not arrived.
-    pub fn outstanding(&mut self) -> u64 {
-        self.receiving.iter_mut().flatten().map(|receiving| receiving.lane.outstanding()).sum()
-    }
-
     /// Lets the others see what was sent, granted, given back and settled; adds those who must be
     /// told to `into`.
     pub fn publish(&mut self, into: &mut Vec<ShardId>) {
         into.append(&mut self.tell);
-        let both = self.sending.iter_mut().zip(&mut self.receiving).enumerate();
-        for (index, (sending, receiving)) in both {
-            let sent = sending.as_mut().is_some_and(|sending| sending.lane.publish());
-            let gave = receiving.as_mut().is_some_and(|receiving| receiving.lane.publish());
-            if sent || gave {
+        for (index, sending) in self.sending.iter_mut().enumerate() {
+            if sending.as_mut().is_some_and(|sending| sending.lane.publish()) {
                 into.push(ShardId(index as u32));
             }
         }
+        self.arriving.publish(into);
     }
 
     /// Whether another shard has brought something that can be acted on; to be asked by a shard that
     /// has said that it sleeps.
     pub fn has_news(&mut self, log: &Log) -> bool {
-        let kept = self.outstanding();
-        let standing = self.standing;
-        let arrived = self.receiving.iter_mut().flatten().any(|receiving| {
-            let target = standing.max(receiving.lane.wanted());
-            let outstanding = receiving.lane.outstanding();
-            (!receiving.blocked && !receiving.lane.is_empty())
-                || (receiving.lane.wanted() > outstanding
-                    && log.may_keep(kept + target - outstanding))
-        });
-        arrived
+        self.arriving.has_news(log)
             || self.sending.iter_mut().flatten().any(|sending| {
                 sending.lane.settled() != sending.settled
-                    || sending.may_go_on(self.buffers_max, &self.pins)
+                    || sending.may_go_on(self.buffers_max, self.owned_bytes_max)
                     || (sending.wanter.is_some() && sending.lane.returned() != sending.returned)
             })
     }
@@ -428,28 +391,17 @@ impl Lanes {
 
     /// Nothing more will be taken. Everybody must be told.
     pub fn abandon(&mut self) {
-        for (index, receiving) in self.receiving.iter_mut().enumerate() {
-            let Some(receiving) = receiving else { continue };
-            receiving.lane.abandon();
-            self.tell.push(ShardId(index as u32));
-        }
-        self.receiving.iter_mut().for_each(|receiving| *receiving = None);
+        self.arriving.abandon(&mut self.tell);
     }
 
-    /// Whether all others have closed their lanes, and everything that came is settled.
-    pub fn is_drained(&mut self) -> bool {
-        self.receiving
-            .iter_mut()
-            .flatten()
-            .all(|receiving| receiving.lane.is_finished() && receiving.due.is_empty())
-    }
-
-    /// Whether all that was sent is settled, or never will be.
+    /// Whether all that was sent is settled, and taken note of, or never will be.
     pub fn is_settled_everywhere(&self) -> bool {
-        self.sending
-            .iter()
-            .flatten()
-            .all(|sending| sending.settled == sending.lane.sent() || sending.lane.is_abandoned())
+        self.sending.iter().flatten().all(|sending| {
+            // In this order: what was settled before the other gave up counts.
+            let abandoned = sending.lane.is_abandoned();
+            sending.settled == sending.lane.settled()
+                && (abandoned || sending.settled == sending.lane.sent())
+        })
     }
 
     /// Whether no other shard looks at what was sent any more.

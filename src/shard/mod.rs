@@ -6,6 +6,7 @@
 //! its ticket, and one connection's acknowledgements leave in the order of its messages.
 //! Deliberately absent: sockets, files, clocks; a simulator can drive it as the driver does.
 
+mod arriving;
 mod connection;
 mod crossing;
 mod hold;
@@ -13,24 +14,23 @@ mod kafka;
 mod lanes;
 mod message;
 mod mqtt;
+mod options;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::ingest::mqtt as station;
 use crate::log::{Commit, Log, LogStarts};
 use crate::observe::{Close, Label, Reject, ShardMetrics, Station, StationTimes};
-use crate::record::{PartitionBy, PartitionId, ShardId, SharedBytes, StreamId};
-use crate::serve::kafka as node;
-use crate::transform::TopicTable;
+use crate::record::{PartitionId, ShardId, SharedBytes, StreamId};
 use connection::{Conn, Role, Stage};
-pub use crossing::Crossing;
+pub use crossing::{Crossing, OWNED_BYTES_MAX};
 use lanes::Lanes;
 pub use lanes::Way;
+pub use options::Options;
 use timers::Timers;
 
 /// One connection of a shard. The number is used again only after [`Shard::on_closed`].
@@ -87,45 +87,9 @@ pub enum Request {
         to: ShardId,
         /// What was received and not consumed: all since the CONNECT.
         bytes: Vec<u8>,
+        /// When it was accepted, nanoseconds of the monotonic clock that all shards share.
+        accepted_ns: u64,
     },
-}
-
-/// What a shard is told once.
-pub struct Options {
-    /// Which shard.
-    pub shard: ShardId,
-    /// Shards of this run.
-    pub shards: u32,
-    /// Partitions of every stream.
-    pub partitions: u32,
-    /// Limits of the MQTT station.
-    pub mqtt: station::Limits,
-    /// A connection without a CONNECT for so long is closed, nanoseconds.
-    pub connect_timeout_ns: u64,
-    /// Unacknowledged messages of one connection above which it is not read.
-    pub unacknowledged_max: u32,
-    /// Bytes that may wait to be sent to an MQTT connection.
-    pub mqtt_send_bytes_max: usize,
-    /// Bytes read from a held connection.
-    pub held_bytes_max: usize,
-    /// Limits of the Kafka station.
-    pub kafka: node::Limits,
-    /// Bytes that may wait to be sent to a Kafka connection before its next request is looked at.
-    pub kafka_send_bytes_max: usize,
-    /// Which topics go to which streams.
-    pub topics: TopicTable,
-    /// What the key of a stream's records is, by `StreamId::index`.
-    pub partition_by: Vec<PartitionBy>,
-    /// Records that may be under way to one other shard.
-    pub ring_slots: usize,
-    /// Bytes that each other shard is always granted ahead.
-    pub ring_credit_bytes: u64,
-    /// Receive buffers for MQTT connections, which records on their way to other shards refer to.
-    pub receive_buffers: u32,
-    /// Nodes and streams, as Kafka clients are told.
-    pub cluster: node::Cluster,
-    /// What it publishes.
-    pub metrics: Arc<ShardMetrics>,
 }
 
 /// One core's stations.
@@ -142,8 +106,8 @@ pub(crate) struct Core {
     clock: Clock,
     requests: Vec<Request>,
     timers: Timers,
-    /// Connected MQTT clients by their identifiers.
-    clients: HashMap<Rc<str>, ConnId>,
+    /// Connected MQTT clients by their identifiers, with the time at which they were accepted.
+    clients: HashMap<Rc<str>, (ConnId, u64)>,
     /// Connections whose client has connected anew.
     taken_over: Vec<ConnId>,
     /// Connections with messages that wait for their acknowledgement.
@@ -246,9 +210,11 @@ impl Shard {
         id
     }
 
-    /// An MQTT connection came from another shard, with the bytes that it had sent so far.
-    pub fn on_handed_over(&mut self, bytes: &[u8]) -> ConnId {
+    /// An MQTT connection came from another shard, which accepted it at `accepted_ns`, with the bytes
+    /// that it had sent so far.
+    pub fn on_handed_over(&mut self, bytes: &[u8], accepted_ns: u64) -> ConnId {
         let id = self.insert(Protocol::Mqtt);
+        self.conns[id.index()].accepted_ns = accepted_ns;
         self.on_bytes(id, bytes);
         id
     }
@@ -411,8 +377,9 @@ impl Shard {
     pub fn on_sealed(&mut self, bytes: SharedBytes) {
         self.core.log.keep_sealed(bytes);
         self.on_progress();
-        // First what is kept for others: the shard's own connections take what they find.
-        self.core.lanes.grant(&mut self.core.log);
+        // First what others sent, and what is kept for them: the shard's own connections take what
+        // they find.
+        self.core.take_arrived();
         self.resume_held();
     }
 
@@ -452,7 +419,7 @@ impl Shard {
             self.wake_fetches(stream, partition);
         }
         self.core.advanced = advanced;
-        self.core.lanes.settle(&self.core.log);
+        self.core.lanes.arriving.settle(&self.core.log);
         self.acknowledge();
     }
 
@@ -479,7 +446,7 @@ impl Shard {
     /// other shards. Asks for the log's last frame when its time has come.
     pub fn is_settled(&mut self) -> bool {
         let core = &mut self.core;
-        if !core.lanes.is_drained() {
+        if !core.lanes.arriving.is_drained() {
             return false;
         }
         core.log.end_cleanly();

@@ -55,7 +55,7 @@ impl Core {
     /// Appends what other shards have sent for partitions of this one. Returns how many records.
     pub fn take_arrived(&mut self) -> u64 {
         let Self { lanes, log, options, clock, oldest_waiting_ns, .. } = self;
-        let taken = lanes.take_arrived(log, |log, crossing| {
+        let taken = lanes.arriving.take_arrived(log, |log, crossing| {
             let (stream, partition) = crossing.place();
             crossing.look(|message| {
                 let record = message.record(options.partition_by[stream.index()], clock.wall_ms);
@@ -180,7 +180,7 @@ impl Core {
         let mut at = 0;
         loop {
             let Role::Mqtt(mqtt) = &mut conn.role else { return (at, Pass::Left) };
-            if mqtt.unacknowledged.len() >= self.options.unacknowledged_max as usize {
+            if mqtt.unacknowledged_messages >= self.options.unacknowledged_max as usize {
                 return (at, Pass::Held(WaitFor::Acknowledgements));
             }
             match mqtt.machine.step(&self.options.mqtt, &input[at..], &mut conn.out) {
@@ -266,14 +266,23 @@ impl Core {
             let bytes = input.to_vec();
             conn.stage = Stage::Closing;
             self.options.metrics.ring.hand_offs.increment();
-            self.requests.push(Request::HandOff { conn: id, to: owner, bytes });
+            let accepted_ns = conn.accepted_ns;
+            self.requests.push(Request::HandOff { conn: id, to: owner, bytes, accepted_ns });
             return false;
         }
         let told = assigned.then_some(&*client_id);
         mqtt.machine.accept(&self.options.mqtt, told, &mut conn.out);
         mqtt.client_id = client_id.clone();
         mqtt.partition = partition;
-        if let Some(old) = self.clients.insert(client_id, id) {
+        if let Some((_, newer_ns)) = self.clients.get(&client_id)
+            && *newer_ns > conn.accepted_ns
+        {
+            // It came by another shard and was overtaken on its way by the client's next connection.
+            self.taken_over.push(id);
+            self.send(id, conn);
+            return false;
+        }
+        if let Some((old, _)) = self.clients.insert(client_id, (id, conn.accepted_ns)) {
             self.taken_over.push(old);
         }
         if let Some(keep_alive) = mqtt.machine.keep_alive() {
@@ -324,14 +333,17 @@ impl Core {
                 crosses = true;
             }
         }
+        // The log first: no other shard keeps room for a message that waits for this one.
+        if here > 0 && !self.log.has_room(here_bytes, here) {
+            return Err(Pass::Held(WaitFor::Log));
+        }
+        let topic_copied = if from.topic_is_elsewhere { message.topic.len() } else { 0 };
         if crosses {
             if self.lanes.pins.is_passing() {
                 return Err(Pass::Passing);
             }
-            self.lanes.check(from.conn).map_err(|to| Pass::Held(WaitFor::Lane(to)))?;
-        }
-        if here > 0 && !self.log.has_room(here_bytes, here) {
-            return Err(Pass::Held(WaitFor::Log));
+            let checked = self.lanes.check(from.conn, topic_copied);
+            checked.map_err(|to| Pass::Held(WaitFor::Lane(to)))?;
         }
         let mut ticket = Ticket::NOTHING;
         for &stream in streams {
@@ -347,9 +359,8 @@ impl Core {
             } else {
                 let (bytes, place) =
                     (Log::price(record.parts_bytes_max()), (stream, partition, owner));
-                let elsewhere = from.topic_is_elsewhere;
-                let sent = self.lanes.send(&message, place, from.client_id, elsewhere, bytes);
-                debug_assert!(sent, "the credit was there");
+                let (conn, client_id) = (from.conn, from.client_id);
+                self.lanes.send(conn, &message, place, client_id, topic_copied, bytes);
             }
         }
         Ok((ticket, true))
@@ -380,6 +391,7 @@ impl Core {
             mqtt.machine.acknowledge(packet_id, matched, out);
             return;
         }
+        mqtt.unacknowledged_messages += 1;
         for &(to, number) in crossed {
             let due = Due::Lane(to, number);
             mqtt.unacknowledged.push_back(Unacknowledged { due, packet_id: 0, matched });
@@ -458,6 +470,7 @@ impl Shard {
                     break;
                 }
                 if oldest.packet_id != 0 {
+                    mqtt.unacknowledged_messages -= 1;
                     mqtt.machine.acknowledge(oldest.packet_id, oldest.matched, &mut conn.out);
                     count += 1;
                 }

@@ -241,6 +241,11 @@ impl Engine {
         format!("127.0.0.1:{}", self.ports.kafka)
     }
 
+    /// Its process id.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name (`TERM`, `INT`). The shell's own `kill` needs no unsafe call here.
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());

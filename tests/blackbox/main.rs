@@ -11,6 +11,7 @@ mod engine;
 mod wire;
 
 mod consuming;
+mod cores;
 mod crowd;
 mod full_disk;
 mod mqtt_rules;

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use crate::clients::skipped_anyway;
-use crate::engine::{Setup, run, scratch};
+use crate::engine::{Setup, run, scratch, wait_until};
 use crate::wire::{Publish, Version, Wire};
 
 /// The engine refuses with one message that names all of `words`.
@@ -120,7 +120,9 @@ fn a_data_directory_that_cannot_be_made_is_refused() {
 fn the_start_says_what_it_uses_and_how_to_connect() {
     let scratch = scratch();
     let engine = Setup::new(scratch.path()).start();
-    let said = engine.said();
+    // It is ready a moment before it has said so.
+    let said =
+        wait_until("the banner", || Some(engine.said()).filter(|said| said.contains("kcat")));
     for port in [engine.ports.mqtt, engine.ports.kafka, engine.ports.http] {
         assert!(said.contains(&port.to_string()), "port {port}:\n{said}");
     }
@@ -176,7 +178,7 @@ fn sigint_is_a_clean_end_too() {
 fn help_check_and_config_need_no_engine() {
     let (code, said, _) = run(&["--help"]);
     assert_eq!(code, 0);
-    for command in ["serve", "check", "config"] {
+    for command in ["serve", "check", "config", "cores"] {
         assert!(said.contains(command), "{said}");
     }
     let (code, said, _) = run(&["serve", "--help"]);

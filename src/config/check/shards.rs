@@ -9,17 +9,18 @@ use super::super::section::Section;
 use super::super::{Config, Problem};
 use super::{bare, streams_a_message};
 
-/// The part of the log's buffer that may be granted ahead and kept for the largest packet; the rest
-/// is for what the shard's own connections send.
+/// What is granted ahead and the largest packet take one part in so many of the log's buffer at the
+/// most; the rest is for what the shard's own connections send.
 const GRANTED_PART: usize = 2;
-/// The part of the receive buffers that one ring may pin at least.
-const PINNED_PART: u32 = 4;
+/// Receive buffers that there must be for each ring, as records on their way pin them.
+const BUFFERS_A_RING: u32 = 4;
 
 impl Config {
     /// Checks what depends on the number of shards. The engine calls it again when it has counted
     /// the cores.
     pub fn check_shards(&self, shards: u32) -> Result<(), Vec<Problem>> {
         let mut problems = self.ports(shards);
+        problems.extend(self.slots(shards));
         problems.extend(self.credit(shards));
         problems.extend(self.pinned(shards));
         if problems.is_empty() { Ok(()) } else { Err(problems) }
@@ -62,6 +63,19 @@ impl Config {
         problems
     }
 
+    /// A message takes all its slots or none.
+    fn slots(&self, shards: u32) -> Option<Problem> {
+        let (slots, streams) = (self.ring.slots, streams_a_message(&self.streams));
+        if shards < 2 || slots as usize >= streams {
+            return None;
+        }
+        Some(Problem::of(
+            &["ring.slots", "stream"],
+            format!("ring.slots = {slots} is too small: a message may belong to {streams} streams"),
+            format!("raise ring.slots to at least {}", streams.next_power_of_two()),
+        ))
+    }
+
     /// What is granted ahead to all other shards, and the largest packet, fit half of the log's
     /// buffer: else granting could leave nothing for a shard's own connections.
     fn credit(&self, shards: u32) -> Option<Problem> {
@@ -80,8 +94,8 @@ impl Config {
                 .push(format!("raise log.buffer_bytes to at least {}", bare(raised.buffer_bytes)));
         }
         let mut lowered = self.ring.clone();
-        lowered.credit_bytes =
-            (buffer / GRANTED_PART).saturating_sub(packet) / others / 1024 * 1024;
+        let most = (buffer / GRANTED_PART).saturating_sub(packet) / others;
+        lowered.credit_bytes = most - most % 1024;
         if lowered.within_bounds("credit_bytes") {
             let most = bare(lowered.credit_bytes);
             remedies.push(format!("lower ring.credit_bytes to at most {most}"));
@@ -110,7 +124,7 @@ impl Config {
     fn pinned(&self, shards: u32) -> Option<Problem> {
         let others = shards.checked_sub(1).filter(|others| *others > 0)?;
         let buffers = self.receive.buffers;
-        if others <= buffers / PINNED_PART {
+        if others <= buffers / BUFFERS_A_RING {
             return None;
         }
         let whom = if others == 1 { "to the other" } else { "to each of the others" };
@@ -121,9 +135,9 @@ impl Config {
                  {whom} may keep a share of them"
             ),
             format!(
-                "raise receive.buffers to at least {}, or start at most {} shards",
-                (PINNED_PART * others).next_power_of_two(),
-                buffers / PINNED_PART + 1
+                "raise receive.buffers to at least {}, or start no more shards than {}",
+                (BUFFERS_A_RING * others).next_power_of_two(),
+                buffers / BUFFERS_A_RING + 1
             ),
         ))
     }
