@@ -39,11 +39,12 @@ pub struct Link {
     pub received: usize,
     /// The device ends its side behind `to_server`.
     pub ended: bool,
+    /// A shard has accepted it.
+    pub accepted: bool,
     /// The server has closed.
     pub closed: bool,
     from_server: Vec<u8>,
-    /// The server has accepted.
-    pub connected: bool,
+    connected: bool,
     /// Packet identifier and message, in the order of their sending.
     pub unacknowledged: VecDeque<(u16, usize)>,
     pub sent: Vec<usize>,
@@ -76,6 +77,7 @@ impl Link {
             to_server: packets::connect(device.version, &device.client_id),
             received: 0,
             ended: false,
+            accepted: false,
             closed: false,
             from_server: Vec::new(),
             connected: false,

@@ -35,7 +35,16 @@ pub struct Around<'a> {
     /// Shards that are told of something.
     pub tell: Vec<ShardId>,
     /// Connections that go to other shards, with what they sent.
-    pub leaving: Vec<(ShardId, usize, Vec<u8>)>,
+    pub leaving: Vec<(ShardId, HandOver)>,
+    /// The monotonic clock that all shards share.
+    pub now_ns: u64,
+}
+
+/// A connection on its way to another shard.
+pub struct HandOver {
+    pub link: usize,
+    bytes: Vec<u8>,
+    accepted_ns: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,13 +104,16 @@ pub struct Node {
     pub metrics: Arc<ShardMetrics>,
     pub stopping: Stopping,
     pub gave_up: bool,
-    /// No segment is made.
+    /// No segment can be made.
     pub disk_full: bool,
+    segment_refused: bool,
     pub awake: bool,
     step: Step,
+    /// Others are to see what the last step brought.
+    publishes: bool,
     sockets: Vec<Option<Socket>>,
     accepted: VecDeque<usize>,
-    pub handed_over: VecDeque<(usize, Vec<u8>)>,
+    pub handed_over: VecDeque<HandOver>,
     receive: Vec<Vec<u8>>,
     free: VecDeque<u16>,
     kept: Vec<bool>,
@@ -110,9 +122,7 @@ pub struct Node {
     raised: bool,
     requests: Vec<Request>,
     log_requests: Vec<log::Request>,
-    unanswered: Vec<log::Request>,
     scratch: Vec<u16>,
-    clock: Clock,
 }
 
 impl Node {
@@ -125,8 +135,10 @@ impl Node {
             stopping: Stopping::No,
             gave_up: false,
             disk_full: false,
+            segment_refused: false,
             awake: true,
             step: Step::Gather,
+            publishes: false,
             sockets: Vec::new(),
             accepted: VecDeque::new(),
             handed_over: VecDeque::new(),
@@ -138,9 +150,7 @@ impl Node {
             raised: false,
             requests: Vec::new(),
             log_requests: Vec::new(),
-            unanswered: Vec::new(),
             scratch: Vec::new(),
-            clock: Clock { now_ns: 1, wall_ms: 1_700_000_000_000, age_ms: 0 },
         }
     }
 
@@ -209,20 +219,30 @@ impl Node {
         if self.shard.is_none() {
             return true;
         }
-        self.clock.now_ns += 1_000;
+        let now_ns = around.now_ns;
+        let clock = Clock { now_ns, wall_ms: 1_700_000_000_000, age_ms: now_ns / 1_000_000 };
+        self.shard().set_clock(clock);
         self.step = match self.step {
+            // What the step before brought: others may have their turns between the two.
+            next if std::mem::take(&mut self.publishes) => {
+                self.shard().publish_to_others(&mut around.tell);
+                next
+            }
             Step::Gather => {
                 self.gather(around);
                 self.apply(around);
+                self.publishes = true;
                 Step::Sockets
             }
             Step::Sockets => {
                 self.turn_sockets(around);
+                self.publishes = true;
                 Step::Commit
             }
             Step::Commit => {
                 self.begin_commit(around);
                 self.apply(around);
+                self.publishes = true;
                 Step::Sleep
             }
             Step::Sleep => {
@@ -231,7 +251,6 @@ impl Node {
                 return true;
             }
         };
-        self.shard().publish_to_others(&mut around.tell);
         self.note_ends(around);
         false
     }
@@ -243,7 +262,8 @@ impl Node {
         } else {
             self.awake = self.has_work(around.links)
                 || !self.handed_over.is_empty()
-                || self.shard().has_news_from_others();
+                || self.shard().has_news_from_others()
+                || (around.stopping && self.stopping == Stopping::No);
         }
     }
 
@@ -259,8 +279,6 @@ impl Node {
     }
 
     fn gather(&mut self, around: &mut Around<'_>) {
-        let clock = self.clock;
-        self.shard().set_clock(clock);
         self.raised = false;
         for event in std::mem::take(&mut self.events) {
             match event {
@@ -268,9 +286,9 @@ impl Node {
                 Event::Flushed => self.shard().on_flushed(),
             }
         }
-        while let Some((link, bytes)) = self.handed_over.pop_front() {
-            let id = self.shard().on_handed_over(&bytes);
-            self.insert(id, link);
+        while let Some(arrived) = self.handed_over.pop_front() {
+            let id = self.shard().on_handed_over(&arrived.bytes, arrived.accepted_ns);
+            self.insert(id, arrived.link);
         }
         self.shard().take_from_others();
         self.shard().on_timer();
@@ -289,7 +307,8 @@ impl Node {
             self.stopping = Stopping::Committing;
         } else if self.stopping == Stopping::Committing {
             let settled = self.shard().is_settled();
-            if settled || self.shard().log().is_starved() {
+            let full = self.segment_refused && self.shard().log().is_starved();
+            if settled || full {
                 if !settled {
                     self.gave_up = true;
                     self.shard().give_up();
@@ -311,9 +330,9 @@ impl Node {
         self.stopping = Stopping::Finished;
         self.shard = None;
         self.receive.iter_mut().for_each(|buffer| buffer.fill(FREE));
-        for (link, _) in self.handed_over.drain(..) {
-            around.links[link].closed = true;
-            around.links[link].finish(End::Stopped);
+        for arrived in self.handed_over.drain(..) {
+            around.links[arrived.link].closed = true;
+            around.links[arrived.link].finish(End::Stopped);
         }
     }
 
@@ -346,24 +365,32 @@ impl Node {
                 Request::Send(id) => self.send(id, around),
                 Request::ShutDown(id) => self.socket(id).shut_down = true,
                 Request::Close(id) => self.socket(id).closing = true,
-                Request::HandOff { conn, to, bytes } => {
+                Request::HandOff { conn, to, bytes, accepted_ns } => {
                     let socket = self.sockets[conn.index()].take().expect("it is open");
                     assert!(!socket.armed && socket.sending.is_none(), "it moves at rest");
                     self.shard().on_closed(conn);
-                    around.leaving.push((to, socket.link, bytes));
+                    let link = socket.link;
+                    around.leaving.push((to, HandOver { link, bytes, accepted_ns }));
                 }
             }
         }
         self.requests = requests;
         let mut log_requests = std::mem::take(&mut self.log_requests);
         self.shard().log().take_requests(&mut log_requests);
-        self.unanswered.append(&mut log_requests);
-        let disk_full = self.disk_full;
-        for request in std::mem::take(&mut self.unanswered) {
+        if self.segment_refused && !self.disk_full {
+            self.segment_refused = false;
+            self.shard().log().retry_segment();
+        }
+        for request in log_requests.drain(..) {
+            let disk_full = self.disk_full;
+            let log = self.shard().log();
             match request {
-                log::Request::MakeSegment(_) if disk_full => self.unanswered.push(request),
-                log::Request::MakeSegment(key) => self.shard().log().on_segment_ready(key),
-                log::Request::WriteIndex { key, .. } => self.shard().log().on_index_written(key),
+                log::Request::MakeSegment(_) if disk_full => {
+                    log.on_segment_refused();
+                    self.segment_refused = true;
+                }
+                log::Request::MakeSegment(key) => log.on_segment_ready(key),
+                log::Request::WriteIndex { key, .. } => log.on_index_written(key),
                 log::Request::Read(read) => panic!("nobody reads: {read:?}"),
                 log::Request::Delete(key) => panic!("nothing expires, but {key:?} does"),
             }
@@ -417,6 +444,7 @@ impl Node {
         self.scratch = free;
         if self.stopping == Stopping::No {
             while let Some(link) = self.accepted.pop_front() {
+                around.links[link].accepted = true;
                 let id = self.shard().on_accepted(Protocol::Mqtt);
                 self.insert(id, link);
             }
@@ -502,8 +530,6 @@ impl Node {
 
     fn begin_commit(&mut self, around: &mut Around<'_>) {
         let Some(bytes) = self.shard().log().commit_bytes() else { return };
-        let clock = self.clock;
-        self.shard().set_clock(clock);
         let mut out = vec![0; bytes];
         let Some(commit) = self.shard().seal(&mut out) else { return };
         assert!(self.under_way.is_none(), "two commits under way");

@@ -36,7 +36,7 @@ struct Case {
     seed: u64,
     first: Vec<Op>,
     second: Vec<Op>,
-    /// Shards whose disks are full at the stop.
+    /// Shards whose disks are full in the end.
     full_disks: Vec<bool>,
 }
 
@@ -85,7 +85,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(device, shard, again)| Op::Connect(device, shard, again)),
         2 => (0..DEVICES, leaves()).prop_map(|(device, how)| Op::Leave(device, how)),
         20 => shard().prop_map(Op::Turn),
-        25 => shard().prop_map(Op::Step),
+        40 => shard().prop_map(Op::Step),
         8 => shard().prop_map(Op::Disk),
         2 => shard().prop_map(Op::Without),
     ];
@@ -199,11 +199,11 @@ fn run(case: &Case, reached: &mut Reached) {
         reached.most_kept_buffers = reached.most_kept_buffers.max(kept);
     }
     world.settle();
-    for op in &case.second {
-        apply(&mut world, op);
-    }
     for (node, full) in world.nodes.iter_mut().zip(&case.full_disks) {
         node.disk_full = *full;
+    }
+    for op in &case.second {
+        apply(&mut world, op);
     }
     world.stop();
     reached.add(&world);
