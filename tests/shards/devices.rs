@@ -194,7 +194,14 @@ impl Device {
             // The payload has no room for the number.
             contents.topic = format!("{}/{number}", contents.topic);
         }
-        self.put(setup, ledger, (index, link), (self.sequence, false), contents, (bytes, wish.alias));
+        self.put(
+            setup,
+            ledger,
+            (index, link),
+            (self.sequence, false),
+            contents,
+            (bytes, wish.alias),
+        );
     }
 
     /// Sends again what was not acknowledged on `old`, on the connection that came after it.
@@ -213,7 +220,14 @@ impl Device {
             }
             let (sequence, contents) = (message.sequence, message.contents.clone());
             let payload_bytes = message.payload.len();
-            self.put(setup, ledger, (index, link), (sequence, true), contents, (payload_bytes, None));
+            self.put(
+                setup,
+                ledger,
+                (index, link),
+                (sequence, true),
+                contents,
+                (payload_bytes, None),
+            );
         }
     }
 

@@ -191,7 +191,10 @@ impl Ledger {
                     true
                 }
             };
-            assert!(kept, "message {number} is acknowledged, {place:?} has it at {at:?}: {commit:?}");
+            assert!(
+                kept,
+                "message {number} is acknowledged, {place:?} has it at {at:?}: {commit:?}"
+            );
         }
     }
 

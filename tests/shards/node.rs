@@ -177,7 +177,11 @@ impl Node {
     pub fn is_awake(&self, links: &[Link]) -> bool {
         let stops = !matches!(self.stopping, Stopping::No | Stopping::Finished);
         self.shard.is_some()
-            && (self.awake || self.raised || stops || self.step != Step::Gather || self.has_work(links))
+            && (self.awake
+                || self.raised
+                || stops
+                || self.step != Step::Gather
+                || self.has_work(links))
     }
 
     /// Whether the kernel has something for the sockets.
@@ -193,8 +197,8 @@ impl Node {
     }
 
     /// The disk takes the next step of the commit that is under way.
-    pub fn disk(&mut self, ledger: &mut Ledger) -> bool {
-        let Some(under_way) = &mut self.under_way else { return false };
+    pub fn disk(&mut self, ledger: &mut Ledger) {
+        let Some(under_way) = &mut self.under_way else { return };
         let commit = under_way.commit;
         if !under_way.written {
             under_way.written = true;
@@ -211,7 +215,6 @@ impl Node {
             self.raised = true;
             self.under_way = None;
         }
-        true
     }
 
     /// The next step of a turn. Whether the turn is over.
@@ -577,7 +580,8 @@ impl Node {
         let shard = self.shard.as_mut().expect("it runs");
         let log = shard.log();
         for stream in 0..setup.streams.len() {
-            for partition in (self.index as u32..setup.partitions()).step_by(setup.shards as usize) {
+            for partition in (self.index as u32..setup.partitions()).step_by(setup.shards as usize)
+            {
                 let bounds = log.bounds(StreamId(stream as u32), PartitionId(partition));
                 let next = bounds.expect("its own").next.0;
                 around.ends[index_of(setup, Place { stream, partition })] = next;

@@ -102,9 +102,10 @@ fn streams() -> impl Strategy<Value = Vec<Stream>> {
     let durability =
         prop_oneof![Just(Durability::Fsync), Just(Durability::Write), Just(Durability::Memory)];
     let compression = prop_oneof![3 => Just(Compression::None), 1 => Just(Compression::Lz4)];
-    let stream = (filter, by, durability, compression).prop_map(
-        |(filter, by, durability, compression)| Stream { filter, by, durability, compression },
-    );
+    let stream =
+        (filter, by, durability, compression).prop_map(|(filter, by, durability, compression)| {
+            Stream { filter, by, durability, compression }
+        });
     proptest::collection::vec(stream, 1..4)
 }
 
@@ -154,9 +155,11 @@ fn apply(world: &mut World, op: &Op) {
         Op::Ping(device) => world.ping(*device),
         Op::Connect(device, shard, again) => world.connect(*device, *shard % shards, *again),
         Op::Leave(device, how) => world.leave(*device, *how),
-        Op::Turn(shard) => drop(world.turn(*shard % shards)),
-        Op::Step(shard) => drop(world.step(*shard % shards)),
-        Op::Disk(shard) => drop(world.disk(*shard % shards)),
+        Op::Turn(shard) => world.turn(*shard % shards),
+        Op::Step(shard) => {
+            world.step(*shard % shards);
+        }
+        Op::Disk(shard) => world.disk(*shard % shards),
         Op::Without(shard) => world.settle_without(&[*shard % shards]),
     }
 }

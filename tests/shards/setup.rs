@@ -179,7 +179,8 @@ impl Setup {
     /// A shard with its ways to the others.
     pub fn shard(&self, shard: u32, ways: Vec<Way>) -> (Shard, Arc<ShardMetrics>) {
         let here = ShardId(shard);
-        let metrics = ShardMetrics::new(self.shards, self.streams.len(), self.partitions() as usize);
+        let metrics =
+            ShardMetrics::new(self.shards, self.streams.len(), self.partitions() as usize);
         let metrics = Arc::new(metrics);
         let nodes = (0..self.shards).map(|shard| kafka::Node {
             shard: ShardId(shard),

@@ -175,18 +175,16 @@ impl World {
         awake
     }
 
-    /// A shard goes on to the end of its turn, if it is awake. Whether it was.
-    pub fn turn(&mut self, shard: usize) -> bool {
-        let awake = self.nodes[shard].is_awake(&self.links);
-        if awake {
-            self.with(shard, |node, around| while !node.step(around) {});
+    /// A shard goes on to the end of its turn, if it is awake.
+    pub fn turn(&mut self, shard: usize) {
+        if self.nodes[shard].is_awake(&self.links) {
+            while !self.with(shard, Node::step) {}
         }
-        awake
     }
 
     /// The disk of a shard takes a step.
-    pub fn disk(&mut self, shard: usize) -> bool {
-        self.nodes[shard].disk(&mut self.ledger)
+    pub fn disk(&mut self, shard: usize) {
+        self.nodes[shard].disk(&mut self.ledger);
     }
 
     /// All but `except` turn and commit until nothing changes. Nobody is woken who would sleep.
@@ -201,7 +199,9 @@ impl World {
                 if self.random.below(3) > 0 {
                     self.disk(shard);
                 }
-                changed |= self.turn(shard);
+                // Mostly others have their turns between its steps.
+                let steps = 1 + self.random.below(9);
+                changed |= (0..steps).fold(false, |changed, _| self.step(shard) | changed);
             }
             if !changed {
                 return;
@@ -283,10 +283,17 @@ impl World {
                 let free = granted.checked_sub(spent).expect("spent no more than was granted");
                 let standing = self.setup.credit_bytes as u64;
                 let expected = standing / 2 + 1..=standing;
-                assert!(expected.contains(&free), "{free} of {standing} from {} to {to}", node.index);
+                assert!(
+                    expected.contains(&free),
+                    "{free} of {standing} from {} to {to}",
+                    node.index
+                );
                 granted_by[to] += free;
             }
         }
+        // Who sleeps may not have seen yet that some of it is back.
+        self.nodes.iter_mut().for_each(|node| node.awake = true);
+        self.settle_without(&[]);
         for (node, free) in self.nodes.iter_mut().zip(granted_by) {
             assert_eq!(node.shard().log().kept_room(), free, "room kept by {}", node.index);
         }
