@@ -20,6 +20,8 @@ struct Receiving {
     due: VecDeque<(Ticket, u64)>,
     /// The record in front found no room.
     blocked: bool,
+    /// More than the standing credit was granted, and the sender does not know yet.
+    generous: bool,
 }
 
 /// The lanes that lead to a shard, by the other shard's number.
@@ -36,7 +38,8 @@ impl Arriving {
         let mut receiving: Vec<_> = (0..shards).map(|_| None).collect();
         for (peer, lane) in from {
             let due = VecDeque::new();
-            receiving[peer.index()] = Some(Receiving { lane, arrived: 0, due, blocked: false });
+            let receiving = &mut receiving[peer.index()];
+            *receiving = Some(Receiving { lane, arrived: 0, due, blocked: false, generous: false });
         }
         Self { receiving, standing, first: 0 }
     }
@@ -107,6 +110,7 @@ impl Arriving {
             let more = target - outstanding;
             if log.may_keep(kept + more) {
                 receiving.lane.grant(more);
+                receiving.generous |= target > self.standing;
                 kept += more;
             }
         }
@@ -120,10 +124,12 @@ impl Arriving {
     }
 
     /// Lets the others see what was granted, given back and settled; adds those who must be told to
-    /// `into`.
+    /// `into`. Who was granted more than the standing credit is told even if it wants nothing any
+    /// more: it gives back what it does not need.
     pub fn publish(&mut self, into: &mut Vec<ShardId>) {
         for (index, receiving) in self.receiving.iter_mut().enumerate() {
-            if receiving.as_mut().is_some_and(|receiving| receiving.lane.publish()) {
+            let Some(receiving) = receiving else { continue };
+            if receiving.lane.publish() | std::mem::take(&mut receiving.generous) {
                 into.push(ShardId(index as u32));
             }
         }

@@ -120,6 +120,12 @@ impl Sending {
             && self.lane.can_send(need.slots, need.bytes)
     }
 
+    /// Whether there is credit that goes back: more than `standing`, and nobody waits to spend it.
+    fn has_too_much(&mut self, standing: u64) -> bool {
+        let (granted, used) = self.lane.credit();
+        self.wanter.is_none() && granted - used > standing
+    }
+
     /// Takes the oldest slot's memory back.
     fn take_back(&mut self, kept: Kept, pins: &mut Pins) {
         if let Some(bytes) = kept.row {
@@ -375,6 +381,7 @@ impl Lanes {
             || self.sending.iter_mut().flatten().any(|sending| {
                 sending.lane.settled() != sending.settled
                     || sending.may_go_on(self.buffers_max, self.owned_bytes_max)
+                    || sending.has_too_much(self.standing)
                     || (sending.wanter.is_some() && sending.lane.returned() != sending.returned)
             })
     }

@@ -1,0 +1,20 @@
+//! Several shards driven from memory, on one thread, in any order: what is acknowledged is in its
+//! logs, exactly as it was sent; nothing is lost or doubled; nobody waits for ever.
+//!
+//! `PROPTEST_CASES` sets how many schedules are tried; a failing one is shrunk and printed.
+
+#![allow(unsafe_code)] // a global allocator is an unsafe trait
+
+mod devices;
+mod faults;
+mod ledger;
+mod memory;
+mod node;
+mod packets;
+mod random;
+mod schedule;
+mod setup;
+mod world;
+
+#[global_allocator]
+static HEAP: memory::Poisoning = memory::Poisoning;

@@ -1,0 +1,234 @@
+//! What a test chooses, and what the shards are told: as the configuration would allow it, but as
+//! small as its relations let it be, so that whatever can run out does.
+
+use std::sync::Arc;
+
+use tidegate::ingest::mqtt;
+use tidegate::log::recovery::Recovered;
+use tidegate::log::{self, Log, StreamOptions};
+use tidegate::observe::ShardMetrics;
+use tidegate::record::{
+    Compression, Durability, PartitionBy, PartitionId, ShardId, StreamId, StreamName, partition_of,
+};
+use tidegate::serve::kafka;
+use tidegate::shard::{Options, Shard, Way};
+use tidegate::transform::TopicTable;
+
+/// Bytes that a record costs beyond its packet at the most: the topic and the client identifier are
+/// short here, the properties few.
+const RECORD_OVERHEAD: usize = 384;
+const BLOCK: usize = 512;
+
+/// One stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    pub filter: &'static str,
+    pub by: PartitionBy,
+    pub durability: Durability,
+    pub compression: Compression,
+}
+
+/// A stream's partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    pub stream: usize,
+    pub partition: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub shards: u32,
+    pub streams: Vec<Stream>,
+    pub packet_bytes_max: usize,
+    pub ring_slots: usize,
+    pub credit_bytes: usize,
+    /// Bytes of the log's buffer beyond the least that the configuration allows.
+    pub log_slack: usize,
+    /// Segments are so many times as large as they have to be.
+    pub segment_factor: u64,
+    /// Receive buffers: so many times four for each other shard.
+    pub receive_factor: u16,
+    pub receive_bytes: usize,
+    pub receive_maximum: u16,
+    /// Unacknowledged messages beyond the window of MQTT 5.
+    pub unacknowledged_slack: u32,
+    pub held_bytes_max: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let stream = |filter, by, durability| Stream {
+            filter,
+            by,
+            durability,
+            compression: Compression::None,
+        };
+        Self {
+            shards: 2,
+            streams: vec![stream("#", PartitionBy::Topic, Durability::Fsync)],
+            packet_bytes_max: 2048,
+            ring_slots: 8,
+            credit_bytes: 1024,
+            log_slack: 0,
+            segment_factor: 3,
+            receive_factor: 1,
+            receive_bytes: 256,
+            receive_maximum: 16,
+            unacknowledged_slack: 0,
+            held_bytes_max: 1024,
+        }
+    }
+}
+
+impl Setup {
+    pub fn partitions(&self) -> u32 {
+        (4 * self.shards).next_power_of_two().max(8)
+    }
+
+    fn others(&self) -> usize {
+        self.shards as usize - 1
+    }
+
+    /// The most that one record may cost; as `Config::record_bytes_max`.
+    pub fn record_bytes_max(&self) -> usize {
+        self.packet_bytes_max + self.packet_bytes_max / 128 + RECORD_OVERHEAD
+    }
+
+    /// As the configuration checks it: what is granted ahead and the largest message for all
+    /// streams fit half of the buffer.
+    pub fn log_buffer_bytes(&self) -> usize {
+        let message = self.streams.len() * self.record_bytes_max();
+        let alone = message.max(self.record_bytes_max() + 2 * BLOCK);
+        let shared = match self.others() {
+            0 => 0,
+            others => 2 * (others * self.credit_bytes + message),
+        };
+        alone.max(shared) + self.log_slack
+    }
+
+    /// A power of two, as the kernel wants it.
+    pub fn receive_buffers(&self) -> u16 {
+        (4 * self.receive_factor * self.others().max(1) as u16).next_power_of_two()
+    }
+
+    /// Receive buffers that records on their way may keep.
+    pub fn pinned_buffers_max(&self) -> usize {
+        let others = self.others().max(1);
+        (usize::from(self.receive_buffers()) / 2 / others).max(1) * others
+    }
+
+    pub fn unacknowledged_max(&self) -> u32 {
+        u32::from(self.receive_maximum) + self.unacknowledged_slack
+    }
+
+    /// Where a message belongs.
+    pub fn places(&self, client_id: &str, topic: &str) -> Vec<Place> {
+        let streams = self.streams.iter().enumerate();
+        let wanted = streams.filter(|(_, stream)| matches(stream.filter, topic));
+        let place = |(index, stream): (usize, &Stream)| {
+            let key = if stream.by == PartitionBy::Topic { topic } else { client_id };
+            let partition = partition_of(key.as_bytes(), self.partitions()).0;
+            Place { stream: index, partition }
+        };
+        wanted.map(place).collect()
+    }
+
+    /// Which shard owns a place.
+    pub fn owner(&self, place: Place) -> usize {
+        PartitionId(place.partition).owner(self.shards).index()
+    }
+
+    fn log(&self, shard: u32) -> Log {
+        let stream = |stream: &Stream| StreamOptions {
+            durability: stream.durability,
+            compression: stream.compression,
+            retention_bytes: u64::MAX,
+            retention_ms: u64::MAX,
+        };
+        let mut options = log::Options {
+            generation: 1,
+            shard: ShardId(shard),
+            shards: self.shards,
+            partitions: self.partitions(),
+            leader_epoch: 1,
+            block: BLOCK,
+            segment_bytes: 0,
+            buffer_bytes: self.log_buffer_bytes(),
+            batch_bytes_max: self.record_bytes_max(),
+            tail_cache_bytes: self.log_buffer_bytes(),
+            read_cache_bytes: self.log_buffer_bytes(),
+            read_bytes: 1 << 16,
+            segments_ahead: 1,
+            streams: self.streams.iter().map(stream).collect(),
+        };
+        options.segment_bytes = options.segment_bytes_min() * self.segment_factor;
+        let durabilities: Vec<_> = self.streams.iter().map(|stream| stream.durability).collect();
+        let mut recovered = Recovered::default();
+        recovered.reserve(&durabilities, self.partitions());
+        Log::new(options, &recovered, u64::from(shard) + 1)
+    }
+
+    pub fn limits(&self) -> mqtt::Limits {
+        mqtt::Limits {
+            packet_bytes_max: self.packet_bytes_max as u32,
+            receive_maximum: self.receive_maximum,
+            ..mqtt::Limits::default()
+        }
+    }
+
+    /// A shard with its ways to the others.
+    pub fn shard(&self, shard: u32, ways: Vec<Way>) -> (Shard, Arc<ShardMetrics>) {
+        let here = ShardId(shard);
+        let metrics =
+            ShardMetrics::new(self.shards, self.streams.len(), self.partitions() as usize);
+        let metrics = Arc::new(metrics);
+        let nodes = (0..self.shards).map(|shard| kafka::Node {
+            shard: ShardId(shard),
+            host: "127.0.0.1".into(),
+            port: 9092 + shard as u16,
+        });
+        let streams = (0..self.streams.len()).map(|id| kafka::Stream {
+            id: StreamId(id as u32),
+            name: StreamName::try_from(format!("s{id}")).expect("a valid name"),
+            uuid: uuid::Uuid::from_u128(id as u128 + 1),
+        });
+        let filters = self.streams.iter().enumerate();
+        let filters = filters.map(|(id, stream)| (stream.filter.into(), StreamId(id as u32)));
+        let cluster = kafka::Cluster::new(
+            "c",
+            here,
+            nodes.collect(),
+            streams.collect(),
+            self.partitions(),
+            1,
+        );
+        let options = Options {
+            shard: here,
+            shards: self.shards,
+            partitions: self.partitions(),
+            mqtt: self.limits(),
+            connect_timeout_ns: u64::MAX / 2,
+            unacknowledged_max: self.unacknowledged_max(),
+            mqtt_send_bytes_max: 1 << 20,
+            held_bytes_max: self.held_bytes_max,
+            kafka: kafka::Limits::default(),
+            kafka_send_bytes_max: 1 << 20,
+            topics: TopicTable::new(filters.collect()),
+            partition_by: self.streams.iter().map(|stream| stream.by).collect(),
+            ring_slots: self.ring_slots,
+            ring_credit_bytes: self.credit_bytes as u64,
+            receive_buffers: u32::from(self.receive_buffers()),
+            cluster,
+            metrics: Arc::clone(&metrics),
+        };
+        (Shard::new(options, self.log(shard), ways, u64::from(shard)), metrics)
+    }
+}
+
+/// Whether a filter wants a topic of as many levels; `#` stands last.
+fn matches(filter: &str, topic: &str) -> bool {
+    let levels: Vec<_> = topic.split('/').collect();
+    let patterns: Vec<_> = filter.split('/').collect();
+    let whole = patterns.last() == Some(&"#") || patterns.len() == levels.len();
+    whole && patterns.iter().zip(&levels).all(|(p, l)| ["#", "+", l].contains(p))
+}
