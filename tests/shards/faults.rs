@@ -137,7 +137,7 @@ fn a_peer_that_does_not_turn_stops_only_those_who_want_it() {
         world.settle_without(&[2]);
     }
     assert_eq!(world.ledger.acknowledged, 50 * 2 * well.len());
-    assert!(world.nodes[0].kept_buffers() <= setup.pinned_buffers_max() / 2);
+    assert!(world.nodes[0].sockets.buffers().1 <= setup.pinned_buffers_max() / 2);
     world.settle();
     assert_eq!(world.ledger.acknowledged, 50 * 2 * well.len() + 30 * stuck.len());
     world.stop();
@@ -200,4 +200,45 @@ fn credit_for_a_message_that_is_gone_goes_back() {
         world.settle_without(&[1]);
         world.settle();
     }
+}
+
+/// The disk of one shard is full: those who want it wait, and a stop does not. What was acknowledged
+/// is there all the same, and the other shard lets go of what it sent there.
+#[test]
+fn a_stop_with_a_full_disk_ends() {
+    for full in [vec![0], vec![1], vec![0, 1]] {
+        let setup = Setup { segment_factor: 1, receive_maximum: 1_000, ..Setup::default() };
+        let mut world = World::new(&setup, DEVICES, 9);
+        full.iter().for_each(|&shard| world.nodes[shard].disk_full = true);
+        for round in 0..40 {
+            for device in 0..DEVICES {
+                world.publish(device, &wish(&setup, round % 2, device, Size::Bytes(300)));
+            }
+            world.settle_without(&[]);
+        }
+        assert!(world.holds(HoldCause::DiskFull) > 0);
+        assert!(world.ledger.acknowledged < world.ledger.messages.len());
+        world.stop();
+        let gave_up = world.nodes.iter().filter(|node| node.gave_up).map(|node| node.index);
+        assert!(gave_up.eq(full.iter().copied()), "who gave up");
+    }
+}
+
+/// When the disk has room again, everybody goes on.
+#[test]
+fn a_full_disk_that_has_room_again() {
+    let setup = Setup { segment_factor: 1, receive_maximum: 1_000, ..Setup::default() };
+    let mut world = World::new(&setup, DEVICES, 11);
+    world.nodes[1].disk_full = true;
+    for round in 0..40 {
+        for device in 0..DEVICES {
+            world.publish(device, &wish(&setup, round % 2, device, Size::Bytes(300)));
+        }
+    }
+    world.settle_without(&[]);
+    assert!(world.holds(HoldCause::DiskFull) > 0);
+    world.nodes[1].disk_full = false;
+    world.nodes[1].awake = true;
+    world.settle();
+    assert_eq!(world.ledger.acknowledged, 40 * DEVICES);
 }

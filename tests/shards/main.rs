@@ -14,6 +14,7 @@ mod packets;
 mod random;
 mod schedule;
 mod setup;
+mod sockets;
 mod world;
 
 #[global_allocator]

@@ -1,5 +1,4 @@
-//! One shard, and what the driver does for it, from memory: sockets, receive buffers that are
-//! overwritten as soon as they are free, commits that end when the schedule says so.
+//! One shard, and what the driver does for it, from memory; commits end when the schedule says so.
 //!
 //! A turn is that of `src/driver/shard_thread.rs`, in steps between which others may have theirs. A
 //! shard that found nothing to do sleeps, and only what would wake its thread wakes it.
@@ -10,18 +9,16 @@ use std::sync::Arc;
 
 use tidegate::log::frame::{self, Entry};
 use tidegate::log::segment::SegmentHeader;
-use tidegate::log::{self, Commit, LogStarts};
+use tidegate::log::{self, Commit, Log, LogStarts};
 use tidegate::observe::ShardMetrics;
 use tidegate::record::{PartitionId, ShardId, StreamId};
-use tidegate::shard::{Clock, ConnId, Protocol, Request, Shard};
+use tidegate::shard::{Clock, Request, Shard};
 
 use crate::devices::{End, Link};
 use crate::ledger::Ledger;
 use crate::random::Random;
 use crate::setup::{Place, Setup};
-
-/// What stands in a receive buffer that is free; no message has it.
-const FREE: u8 = 0xFE;
+use crate::sockets::{HandOver, Sockets};
 
 /// What a node touches beside itself.
 pub struct Around<'a> {
@@ -35,37 +32,35 @@ pub struct Around<'a> {
     /// Shards that are told of something.
     pub tell: Vec<ShardId>,
     /// Connections that go to other shards, with what they sent.
-    pub leaving: Vec<(ShardId, HandOver)>,
+    pub leaving: Vec<HandOver>,
     /// The monotonic clock that all shards share.
     pub now_ns: u64,
 }
 
-/// A connection on its way to another shard.
-pub struct HandOver {
-    pub link: usize,
-    bytes: Vec<u8>,
-    accepted_ns: u64,
-}
+impl Around<'_> {
+    /// What a shard sends arrives at the device.
+    pub fn deliver(&mut self, link: usize, bytes: &[u8], shard: &mut Shard) {
+        self.look_at(shard.log());
+        let (setup, ends) = (self.setup, &*self.ends);
+        let end_of = |place| ends[index_of(setup, place)];
+        self.links[link].receive(bytes, self.ledger, self.stopping, end_of);
+    }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Want {
-    Nothing,
-    Once,
-    Many,
-}
-
-#[derive(Debug)]
-struct Socket {
-    link: usize,
-    want: Want,
-    /// A receive is with the kernel.
-    armed: bool,
-    /// It was cancelled; what has come already is still passed on.
-    cancelled: bool,
-    sending: Option<Vec<u8>>,
-    send_again: bool,
-    shut_down: bool,
-    closing: bool,
+    /// Notes the next offsets of a log. The room that is promised in it is there.
+    fn look_at(&mut self, log: &Log) {
+        let (setup, shard) = (self.setup, log.options().shard.0);
+        for stream in 0..setup.streams.len() {
+            for partition in (shard..setup.partitions()).step_by(setup.shards as usize) {
+                let bounds = log.bounds(StreamId(stream as u32), PartitionId(partition));
+                let next = bounds.expect("its own").next.0;
+                self.ends[index_of(setup, Place { stream, partition })] = next;
+            }
+        }
+        let (waiting, promised) = (log.waiting_bytes(), log.kept_room() as usize);
+        let room = setup.log_buffer_bytes();
+        assert!(waiting + promised <= room, "{waiting} wait, {promised} are promised, of {room}");
+        assert!(promised <= room / 2, "{promised} of {room} are promised");
+    }
 }
 
 /// The commit that is under way.
@@ -111,23 +106,17 @@ pub struct Node {
     step: Step,
     /// Others are to see what the last step brought.
     publishes: bool,
-    sockets: Vec<Option<Socket>>,
-    accepted: VecDeque<usize>,
+    pub sockets: Sockets,
     pub handed_over: VecDeque<HandOver>,
-    receive: Vec<Vec<u8>>,
-    free: VecDeque<u16>,
-    kept: Vec<bool>,
     under_way: Option<UnderWay>,
     events: Vec<Event>,
     raised: bool,
     requests: Vec<Request>,
     log_requests: Vec<log::Request>,
-    scratch: Vec<u16>,
 }
 
 impl Node {
     pub fn new(setup: &Setup, index: usize, shard: Shard, metrics: Arc<ShardMetrics>) -> Self {
-        let buffers = setup.receive_buffers();
         Self {
             index,
             shard: Some(shard),
@@ -139,33 +128,14 @@ impl Node {
             awake: true,
             step: Step::Gather,
             publishes: false,
-            sockets: Vec::new(),
-            accepted: VecDeque::new(),
+            sockets: Sockets::new(setup),
             handed_over: VecDeque::new(),
-            receive: (0..buffers).map(|_| vec![FREE; setup.receive_bytes]).collect(),
-            free: (0..buffers).collect(),
-            kept: vec![false; usize::from(buffers)],
             under_way: None,
             events: Vec::new(),
             raised: false,
             requests: Vec::new(),
             log_requests: Vec::new(),
-            scratch: Vec::new(),
         }
-    }
-
-    /// A device connects to this shard.
-    pub fn accept(&mut self, link: usize) {
-        self.accepted.push_back(link);
-    }
-
-    /// Receive buffers that records on their way refer to.
-    pub fn kept_buffers(&self) -> usize {
-        self.kept.iter().filter(|kept| **kept).count()
-    }
-
-    pub fn free_buffers(&self) -> usize {
-        self.free.len()
     }
 
     /// Whether a commit waits for the disk.
@@ -181,19 +151,7 @@ impl Node {
                 || self.raised
                 || stops
                 || self.step != Step::Gather
-                || self.has_work(links))
-    }
-
-    /// Whether the kernel has something for the sockets.
-    fn has_work(&self, links: &[Link]) -> bool {
-        !self.accepted.is_empty()
-            || self.sockets.iter().flatten().any(|socket| {
-                socket.cancelled
-                    || socket.sending.is_some()
-                    || socket.shut_down
-                    || socket.closing
-                    || (socket.armed && links[socket.link].is_readable())
-            })
+                || self.sockets.has_work(links))
     }
 
     /// The disk takes the next step of the commit that is under way.
@@ -238,7 +196,8 @@ impl Node {
                 Step::Sockets
             }
             Step::Sockets => {
-                self.turn_sockets(around);
+                let shard = self.shard.as_mut().expect("it runs");
+                self.sockets.turn(shard, around);
                 self.publishes = true;
                 Step::Commit
             }
@@ -254,7 +213,7 @@ impl Node {
                 return true;
             }
         };
-        self.note_ends(around);
+        around.look_at(self.shard().log());
         false
     }
 
@@ -263,7 +222,7 @@ impl Node {
         if self.is_finished() {
             self.finish(around);
         } else {
-            self.awake = self.has_work(around.links)
+            self.awake = self.sockets.has_work(around.links)
                 || !self.handed_over.is_empty()
                 || self.shard().has_news_from_others()
                 || (around.stopping && self.stopping == Stopping::No);
@@ -291,10 +250,14 @@ impl Node {
         }
         while let Some(arrived) = self.handed_over.pop_front() {
             let id = self.shard().on_handed_over(&arrived.bytes, arrived.accepted_ns);
-            self.insert(id, arrived.link);
+            self.sockets.insert(id, arrived.link);
         }
         self.shard().take_from_others();
         self.shard().on_timer();
+        if self.segment_refused && !self.disk_full {
+            self.segment_refused = false;
+            self.shard().log().retry_segment();
+        }
         if around.stopping {
             self.stop(around);
         }
@@ -302,10 +265,7 @@ impl Node {
 
     fn stop(&mut self, around: &mut Around<'_>) {
         if self.stopping == Stopping::No {
-            for link in self.accepted.drain(..) {
-                around.links[link].closed = true;
-                around.links[link].finish(End::Stopped);
-            }
+            self.sockets.stop_listening(around.links);
             self.shard().begin_stop();
             self.stopping = Stopping::Committing;
         } else if self.stopping == Stopping::Committing {
@@ -332,28 +292,11 @@ impl Node {
     fn finish(&mut self, around: &mut Around<'_>) {
         self.stopping = Stopping::Finished;
         self.shard = None;
-        self.receive.iter_mut().for_each(|buffer| buffer.fill(FREE));
+        self.sockets.finish();
         for arrived in self.handed_over.drain(..) {
             around.links[arrived.link].closed = true;
             around.links[arrived.link].finish(End::Stopped);
         }
-    }
-
-    fn insert(&mut self, id: ConnId, link: usize) {
-        if self.sockets.len() <= id.index() {
-            self.sockets.resize_with(id.index() + 1, || None);
-        }
-        let replaced = self.sockets[id.index()].replace(Socket {
-            link,
-            want: Want::Nothing,
-            armed: false,
-            cancelled: false,
-            sending: None,
-            send_again: false,
-            shut_down: false,
-            closing: false,
-        });
-        assert!(replaced.is_none(), "{id:?} is in use: {replaced:?}");
     }
 
     /// Does what the shard and its log ask for.
@@ -361,29 +304,12 @@ impl Node {
         let mut requests = std::mem::take(&mut self.requests);
         self.shard().take_requests(&mut requests);
         for request in requests.drain(..) {
-            match request {
-                Request::ReceiveOnce(id) => self.want(id, Want::Once),
-                Request::Receive(id) => self.want(id, Want::Many),
-                Request::StopReceiving(id) => self.want(id, Want::Nothing),
-                Request::Send(id) => self.send(id, around),
-                Request::ShutDown(id) => self.socket(id).shut_down = true,
-                Request::Close(id) => self.socket(id).closing = true,
-                Request::HandOff { conn, to, bytes, accepted_ns } => {
-                    let socket = self.sockets[conn.index()].take().expect("it is open");
-                    assert!(!socket.armed && socket.sending.is_none(), "it moves at rest");
-                    self.shard().on_closed(conn);
-                    let link = socket.link;
-                    around.leaving.push((to, HandOver { link, bytes, accepted_ns }));
-                }
-            }
+            let shard = self.shard.as_mut().expect("it runs");
+            self.sockets.apply(shard, request, around);
         }
         self.requests = requests;
         let mut log_requests = std::mem::take(&mut self.log_requests);
         self.shard().log().take_requests(&mut log_requests);
-        if self.segment_refused && !self.disk_full {
-            self.segment_refused = false;
-            self.shard().log().retry_segment();
-        }
         for request in log_requests.drain(..) {
             let disk_full = self.disk_full;
             let log = self.shard().log();
@@ -401,145 +327,16 @@ impl Node {
         self.log_requests = log_requests;
     }
 
-    fn socket(&mut self, id: ConnId) -> &mut Socket {
-        self.sockets[id.index()].as_mut().expect("it is open")
-    }
-
-    fn want(&mut self, id: ConnId, want: Want) {
-        let socket = self.socket(id);
-        socket.want = want;
-        match want {
-            Want::Nothing => socket.cancelled = socket.armed,
-            Want::Once | Want::Many => socket.armed |= !socket.closing,
-        }
-    }
-
-    /// Bytes leave; their completion comes later.
-    fn send(&mut self, id: ConnId, around: &mut Around<'_>) {
-        let socket = self.socket(id);
-        if socket.sending.is_some() {
-            socket.send_again = true;
-            return;
-        }
-        if socket.closing {
-            return;
-        }
-        let link = socket.link;
-        let sent = self.shard().take_output(id, Vec::new());
-        if sent.is_empty() {
-            return;
-        }
-        self.note_ends(around);
-        let (setup, ends) = (around.setup, &*around.ends);
-        let end_of = |place| ends[index_of(setup, place)];
-        around.links[link].receive(&sent, around.ledger, around.stopping, end_of);
-        self.socket(id).sending = Some(sent);
-    }
-
-    fn turn_sockets(&mut self, around: &mut Around<'_>) {
-        let mut free = std::mem::take(&mut self.scratch);
-        self.shard().take_free_buffers(&mut free);
-        for buffer in free.drain(..) {
-            let kept = std::mem::take(&mut self.kept[usize::from(buffer)]);
-            assert!(kept, "receive buffer {buffer} comes back, and nobody kept it");
-            self.recycle(buffer);
-        }
-        self.scratch = free;
-        if self.stopping == Stopping::No {
-            while let Some(link) = self.accepted.pop_front() {
-                around.links[link].accepted = true;
-                let id = self.shard().on_accepted(Protocol::Mqtt);
-                self.insert(id, link);
-            }
-        }
-        let first = around.random.below(self.sockets.len());
-        for turn in 0..self.sockets.len() {
-            let id = ConnId(((first + turn) % self.sockets.len()) as u32);
-            for _ in 0..1 + around.random.below(4) {
-                if self.sockets[id.index()].is_some() {
-                    self.complete(id, around);
-                }
-            }
-        }
-    }
-
-    fn recycle(&mut self, buffer: u16) {
-        self.receive[usize::from(buffer)].fill(FREE);
-        self.free.push_back(buffer);
-    }
-
-    /// One completion of a socket, if there is one.
-    fn complete(&mut self, id: ConnId, around: &mut Around<'_>) {
-        let has_buffers = !self.free.is_empty();
-        let socket = self.socket(id);
-        let link = &mut around.links[socket.link];
-        if let Some(sent) = socket.sending.take() {
-            let again = std::mem::take(&mut socket.send_again);
-            self.shard().on_sent(id, sent.len());
-            if again {
-                self.send(id, around);
-            }
-        } else if socket.closing {
-            link.closed = true;
-            self.sockets[id.index()] = None;
-            self.shard().on_closed(id);
-        } else if std::mem::take(&mut socket.shut_down) {
-            link.on_server_end(around.stopping);
-        } else if socket.armed && has_buffers && !link.unread().is_empty() {
-            // A cancelled receive may have brought something before.
-            if !self.socket(id).cancelled || around.random.below(2) == 0 {
-                self.received(id, around);
-            }
-            self.disarm(id);
-        } else if socket.armed && link.unread().is_empty() && link.ended {
-            socket.armed = false;
-            socket.cancelled = false;
-            self.shard().on_end(id);
-        } else if socket.cancelled {
-            self.disarm(id);
-        }
-    }
-
-    /// A receive that was asked for once, or was cancelled, is over.
-    fn disarm(&mut self, id: ConnId) {
-        let Some(socket) = self.sockets[id.index()].as_mut() else { return };
-        let over = std::mem::take(&mut socket.cancelled) || socket.want == Want::Once;
-        if socket.want == Want::Once {
-            socket.want = Want::Nothing;
-        }
-        socket.armed &= !over || socket.want != Want::Nothing;
-    }
-
-    /// Bytes come, in a receive buffer.
-    fn received(&mut self, id: ConnId, around: &mut Around<'_>) {
-        let Some(buffer) = self.free.pop_front() else { return };
-        let link = self.socket(id).link;
-        let link = &mut around.links[link];
-        let memory = &mut self.receive[usize::from(buffer)];
-        let most = memory.len().min(link.unread().len());
-        let bytes = match around.random.below(3) {
-            0 => 1 + around.random.below(most),
-            _ => most,
-        };
-        memory[..bytes].copy_from_slice(&link.unread()[..bytes]);
-        link.received += bytes;
-        let shard = self.shard.as_mut().expect("it runs");
-        if shard.on_received(id, &self.receive[usize::from(buffer)][..bytes], buffer) {
-            self.kept[usize::from(buffer)] = true;
-        } else {
-            self.recycle(buffer);
-        }
-    }
-
     fn begin_commit(&mut self, around: &mut Around<'_>) {
         let Some(bytes) = self.shard().log().commit_bytes() else { return };
         let mut out = vec![0; bytes];
         let Some(commit) = self.shard().seal(&mut out) else { return };
         assert!(self.under_way.is_none(), "two commits under way");
         assert!(commit.bytes <= bytes);
-        let (_, header, _) = match commit.position {
-            0 => SegmentHeader::read(&out).map_or((0, 0, 0), |(_, bytes, crc)| (0, bytes, crc)),
-            _ => (0, 0, 0),
+        // A segment begins with a header of its own.
+        let header = match commit.position {
+            0 => SegmentHeader::read(&out).expect("a header").1,
+            _ => 0,
         };
         let frame = frame::read(&out[header..commit.bytes]).expect("a frame");
         let batches = frame.entries().filter_map(|entry| match entry.expect("an entry") {
@@ -555,7 +352,7 @@ impl Node {
 
     /// What it has to do, and what it waits for.
     pub fn describe(&mut self) -> String {
-        let (index, free, step) = (self.index, self.free.len(), self.step);
+        let (index, free, step) = (self.index, self.sockets.buffers().0, self.step);
         let held = self.metrics.mqtt.held.value();
         let mut out = format!("shard {index}: {step:?}, {free} buffers free, {held} held");
         out += &format!(", {:?}, awake {}", self.stopping, self.awake);
@@ -572,25 +369,6 @@ impl Node {
             out += &format!("{spent} spent, {held} held");
         }
         out
-    }
-
-    /// Notes the next offset of all places of this shard, and that room which was promised is there.
-    fn note_ends(&mut self, around: &mut Around<'_>) {
-        let setup = around.setup;
-        let shard = self.shard.as_mut().expect("it runs");
-        let log = shard.log();
-        for stream in 0..setup.streams.len() {
-            for partition in (self.index as u32..setup.partitions()).step_by(setup.shards as usize)
-            {
-                let bounds = log.bounds(StreamId(stream as u32), PartitionId(partition));
-                let next = bounds.expect("its own").next.0;
-                around.ends[index_of(setup, Place { stream, partition })] = next;
-            }
-        }
-        let (waiting, promised) = (log.waiting_bytes(), log.kept_room() as usize);
-        let room = setup.log_buffer_bytes();
-        assert!(waiting + promised <= room, "{waiting} wait, {promised} are promised, of {room}");
-        assert!(promised <= room / 2, "{promised} of {room} are promised");
     }
 }
 

@@ -90,7 +90,7 @@ impl World {
             }
         }
         self.links.push(link);
-        self.nodes[shard].accept(index);
+        self.nodes[shard].sockets.connect(index);
     }
 
     /// The device's connection, if it can send.
@@ -150,8 +150,8 @@ impl World {
         };
         let result = work(&mut self.nodes[shard], &mut around);
         let (tell, leaving) = (around.tell, around.leaving);
-        for (to, hand_over) in leaving {
-            let node = &mut self.nodes[to.index()];
+        for hand_over in leaving {
+            let node = &mut self.nodes[hand_over.to.index()];
             if node.stopping == Stopping::Finished {
                 self.links[hand_over.link].closed = true;
                 self.links[hand_over.link].finish(End::Stopped);
@@ -268,7 +268,7 @@ impl World {
         for node in &mut self.nodes {
             node.publish_metrics(&self.starts);
             let buffers = usize::from(self.setup.receive_buffers());
-            assert_eq!((node.free_buffers(), node.kept_buffers()), (buffers, 0));
+            assert_eq!(node.sockets.buffers(), (buffers, 0), "receive buffers");
             assert_eq!(node.metrics.ring.pinned_buffers.value(), 0);
             assert_eq!(node.metrics.mqtt.held.value(), 0, "connections are held");
             let open = self.links.iter().filter(|link| !link.closed).count() as u64;
