@@ -4,6 +4,7 @@
 //! Each device sends a sequence, and on each new connection it goes on with the first message that
 //! is not acknowledged. TIDEGATE_RECONNECT_SEED repeats a run's choices, though not its timing.
 
+use std::fmt::Display;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,10 @@ struct Device {
     live: Option<Link>,
     /// Earlier sockets that are still open: the engine is to close them.
     ghosts: Vec<Link>,
+}
+
+fn topic_of(device: impl Display) -> String {
+    format!("own/{device}/state")
 }
 
 impl Link {
@@ -130,7 +135,7 @@ impl Device {
         let version = if index.is_multiple_of(2) { Version::V5 } else { Version::V311 };
         Self {
             name: format!("device-{index}"),
-            topic: format!("own/{index}/state"),
+            topic: topic_of(index),
             version,
             uses_alias: version == Version::V5 && index % 3 == 1,
             acknowledged: 0,
@@ -252,10 +257,13 @@ fn check(engine: &Engine, devices: &[Device], client_is_key: bool) {
     }
     let Some(consumer) = any_consumer() else { return };
     let records = read_all(consumer, engine, "telemetry");
-    assert_eq!(
-        records.iter().all(|record| record.key == sequences::client_of(record)),
-        client_is_key
-    );
+    for record in &records {
+        let client = sequences::client_of(record);
+        // Also where only an alias named it.
+        let topic = topic_of(client.trim_start_matches("device-"));
+        assert_eq!(record.header("mqtt.topic"), Some(&*topic), "{client}");
+        assert_eq!(record.key, if client_is_key { client } else { &*topic });
+    }
     let acknowledged: Vec<(String, u64)> =
         devices.iter().map(|device| (device.name.clone(), device.acknowledged)).collect();
     sequences::check(&records, &acknowledged);
