@@ -2,6 +2,7 @@
 
 pub mod cores;
 pub mod disk;
+pub mod disk_files;
 pub mod preflight;
 
 pub mod data_dir;

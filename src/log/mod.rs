@@ -13,6 +13,7 @@
 mod active;
 mod append;
 mod cache;
+mod files;
 pub mod frame;
 pub mod index;
 pub mod manifest;
@@ -29,6 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use append::{Commit, Full};
 pub use cache::FileKey;
+pub use files::Files;
 pub use partition::RESERVED_AHEAD;
 pub use read::{Bounds, Outcome, ReadRequest, TimeLookup};
 pub use retention::LogStarts;
