@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, CoreSet, Prepare, Problem};
 use crate::driver::cores::{self, Layout, Machine};
-use crate::driver::data_dir::{self, DataDir, StreamWanted, Wanted};
+use crate::driver::data_dir::{self, DataDir};
 use crate::driver::disk::{self, Disk};
 use crate::driver::launch::{self, Launch};
 use crate::driver::open_connections::OpenConnections;
@@ -23,7 +23,7 @@ use crate::driver::preflight;
 use crate::driver::stop::StopSignals;
 use crate::driver::ways::{self, Stopper};
 use crate::driver::{listen, storage};
-use crate::log::LogStarts;
+use crate::log::start::{StreamWanted, Wanted};
 use crate::observe::Registry;
 use crate::record::ShardId;
 use crate::{control, observe};
@@ -252,7 +252,7 @@ fn start_shards(
         return Err(Error::SegmentsTooSmall { segment_bytes, needed });
     }
     let recovered = Arc::new(std::mem::take(&mut ground.data.recovered));
-    let starts = Arc::new(LogStarts::new(streams.len(), ground.data.manifest.partitions));
+    let needs = Arc::new(recovered.needs(ground.shards));
     let open = Arc::new(OpenConnections::new(ground.connections_max, config.kafka.connections_max));
     let (entrances, stopper) = ways::entrances(ground.shards).map_err(system("making eventfds"))?;
     let listeners = std::mem::take(&mut ground.listeners);
@@ -268,15 +268,21 @@ fn start_shards(
             sockets: options::sockets(config, listeners, Arc::clone(&open)),
             storage: storage::Options {
                 dir: ground.data.path.clone(),
+                log_dir: data_dir::log_dir(
+                    &ground.data.path,
+                    ground.data.manifest.current.generation,
+                    id.0,
+                ),
                 segment_bytes: config.log.segment_bytes,
                 prepare: ground.prepare,
                 reserve_bytes: config.log.reserve_bytes,
                 commit_delay: ground.commit_delays[shard].clone(),
             },
             spin: config.spin,
-            starts: Arc::clone(&starts),
+            needs: Arc::clone(&needs),
             age_ms: ground.data.manifest.age_ms,
             base,
+            log_seed: ground.data.manifest.current.seed,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
         };
         let thread = launch::start(launch, entrance, &stopper, tell.clone())

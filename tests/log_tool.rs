@@ -13,12 +13,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
-use tidegate::driver::data_dir::{self, DataDir, StreamWanted, Wanted};
-use tidegate::log::{Log, Options, Request, SegmentKey, StreamOptions};
+use tidegate::driver::data_dir::{self, DataDir};
+use tidegate::log::start::{StreamWanted, Wanted};
+use tidegate::log::{Log, Needs, Options, Request, SegmentKey, StreamOptions};
 use tidegate::record::batch::RecordParts;
 use tidegate::record::{Compression, Durability, PartitionId, ShardId, StreamId, StreamName};
 
-const SEED: u64 = 0x1234_5678;
 const WALL_MS: i64 = 1_700_000_000_000;
 const BLOCK: usize = 512;
 const SEGMENT_BYTES: usize = 16 << 10;
@@ -94,7 +94,11 @@ impl<'a> Shard<'a> {
             segments_ahead: 1,
             streams: vec![stream(PLAIN, Compression::None), stream(PACKED, Compression::Lz4)],
         };
-        let mut shard = Self { data, log: Log::new(options, &data.recovered, SEED), wall_ms };
+        let mut shard = Self {
+            data,
+            log: Log::new(options, &data.recovered, &Needs::default(), data.manifest.current.seed),
+            wall_ms,
+        };
         shard.answer();
         shard
     }
@@ -198,7 +202,7 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn segment(dir: &Path, generation: u32, log: u32, sequence: u64) -> PathBuf {
-    data_dir::segment_path(dir, SegmentKey { generation, log, sequence })
+    data_dir::segment_path(dir, SegmentKey::chain(generation, log, sequence))
 }
 
 fn flip(path: &Path, at: usize) {

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use super::Failure;
 use crate::driver::data_dir;
-use crate::log::recovery::Damage;
+use crate::log::scan::Damage;
 use dump::{Filter, Form};
 use inventory::{Directory, Inventory};
 

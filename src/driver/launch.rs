@@ -17,7 +17,7 @@ use super::ways::{Entrance, Stopper};
 use super::{cores, data_dir, socket_ring};
 use crate::config::Spin;
 use crate::log::recovery::Recovered;
-use crate::log::{self, Log, LogStarts};
+use crate::log::{self, Log, Needs};
 use crate::record::ShardId;
 use crate::shard::{self, Shard};
 
@@ -46,13 +46,15 @@ pub struct Launch {
     pub storage: storage::Options,
     /// How long to poll before sleeping.
     pub spin: Spin,
-    /// Log start offsets of all shards.
-    pub starts: Arc<LogStarts>,
+    /// Segments of older generations that are still needed.
+    pub needs: Arc<Needs>,
     /// The age clock at `base`.
     pub age_ms: u64,
     /// Where the monotonic clock begins.
     pub base: Instant,
-    /// Random bits of this start.
+    /// Random bits of this start, which the manifest keeps.
+    pub log_seed: u64,
+    /// Random bits, for names that clients are given.
     pub seed: u64,
 }
 
@@ -96,7 +98,7 @@ fn run(
         .map_err(|cause| format!("glommio cannot start on core {}: {cause}", launch.core))?;
     let served = executor.run(async move {
         let signal = Rc::new(Signal::default());
-        let log = Log::new(launch.log, &launch.recovered, launch.seed);
+        let log = Log::new(launch.log, &launch.recovered, &launch.needs, launch.log_seed);
         let sockets = Sockets::new(launch.sockets).map_err(|cause| explain(&cause))?;
         let manifest = data_dir::manifest_path(&launch.storage.dir);
         Storage::probe_polling(&manifest).await.map_err(|cause| cause.to_string())?;
@@ -109,7 +111,7 @@ fn run(
             eventfd,
             stop,
             spin: launch.spin,
-            starts: launch.starts,
+            needs: launch.needs,
             age_ms: launch.age_ms,
             base: launch.base,
         };

@@ -27,7 +27,7 @@ use super::sockets::{HandOver, Sockets};
 use super::storage::{Event, SealedBuffer, Storage};
 use super::ways::Ways;
 use crate::config::Spin;
-use crate::log::LogStarts;
+use crate::log::Needs;
 use crate::observe::{ShardState, Station};
 use crate::record::ShardId;
 use crate::shard::{Clock, Request, Shard};
@@ -68,8 +68,8 @@ pub struct ShardThread {
     pub stop: Arc<AtomicBool>,
     /// How long to poll before sleeping.
     pub spin: Spin,
-    /// Log start offsets of all shards.
-    pub starts: Arc<LogStarts>,
+    /// Segments of older generations that are still needed.
+    pub needs: Arc<Needs>,
     /// The age clock at `base`.
     pub age_ms: u64,
     /// Where the monotonic clock begins.
@@ -315,6 +315,7 @@ impl Turning {
                 self.retry_segment_at = Some(Instant::now() + SEGMENT_RETRY);
             }
             Event::IndexWritten(key) => shard.log().on_index_written(key),
+            Event::StartsSaved => shard.log().on_starts_saved(),
         }
     }
 
@@ -328,11 +329,25 @@ impl Turning {
         }
         if now >= self.expire_at {
             self.expire_at = now + EXPIRE_EVERY;
-            self.thread.shard.expire(&self.thread.starts);
+            self.thread.shard.expire(&self.thread.needs);
+            self.tell_damages();
         }
         if self.retry_segment_at.is_some_and(|at| now >= at) {
             self.retry_segment_at = None;
             self.thread.shard.log().retry_segment();
+        }
+    }
+
+    /// Says loudly what readers found to be damaged, once a place.
+    fn tell_damages(&mut self) {
+        let mut damages = Vec::new();
+        self.thread.shard.log().take_damages(&mut damages);
+        self.thread.shard.metrics().log.damages.add(damages.len() as u64);
+        for (file, at) in damages {
+            tracing::error!(
+                "{file} cannot be read, or is not what was written, at byte {at}: readers of these \
+                 records get CORRUPT_MESSAGE and can go on behind them (tidegate log verify)"
+            );
         }
     }
 

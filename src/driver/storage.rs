@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use super::data_dir::{index_path, log_dir, segment_path};
 use super::disk;
 use super::signal::Signal;
 use crate::config::Prepare;
-use crate::log::{Commit, FileKey, ReadRequest, Request, SegmentKey};
+use crate::log::{Commit, FileKey, ReadRequest, Request, SegmentKey, starts};
 use crate::record::{SharedBytes, StableBytes};
 
 /// Bytes of zeros written at once when a segment is made.
@@ -81,6 +81,8 @@ pub enum Event {
     SegmentRefused(io::Error),
     /// An index file is durable.
     IndexWritten(SegmentKey),
+    /// The log starts that were asked for are durable.
+    StartsSaved,
 }
 
 /// What a shard's storage is told once.
@@ -88,6 +90,8 @@ pub enum Event {
 pub struct Options {
     /// The data directory.
     pub dir: PathBuf,
+    /// The directory of this shard's log.
+    pub log_dir: PathBuf,
     /// Bytes of a segment.
     pub segment_bytes: u64,
     /// How segments are made ready; `Auto` is decided by now.
@@ -269,6 +273,9 @@ impl Storage {
             Request::WriteIndex { key, bytes } => {
                 self.shared.spawn(async move { shared.write_index(key, bytes).await });
             }
+            Request::SaveStarts(bytes) => {
+                self.shared.spawn(async move { shared.save_starts(bytes).await });
+            }
             Request::Delete(key) => {
                 shared.deletions.borrow_mut().push_back(key);
                 if !shared.deleting.replace(true) {
@@ -423,6 +430,24 @@ impl Shared {
         sync_dir(log_dir(&self.options.dir, key.generation, key.log)).await
     }
 
+    /// Writes the file of log starts; it is tried again until it is there, as deletions wait for it.
+    /// It is small and written seldom: on a thread that may block.
+    async fn save_starts(&self, bytes: Vec<u8>) {
+        loop {
+            let (dir, bytes) = (self.options.log_dir.clone(), bytes.clone());
+            let saved =
+                glommio::executor().spawn_blocking(move || write_starts(&dir, &bytes)).await;
+            match saved {
+                Ok(()) => return self.report(Event::StartsSaved),
+                Err(cause) => {
+                    let dir = self.options.log_dir.display();
+                    tracing::warn!("writing the log starts in {dir} failed, trying again: {cause}");
+                    glommio::timer::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
     /// Deletes in the order that was asked for, segment before index, and goes on only when each is
     /// gone: a segment that is missing behind one that is there would be damage.
     async fn delete_all(&self) {
@@ -443,6 +468,15 @@ impl Shared {
         }
         self.deleting.set(false);
     }
+}
+
+fn write_starts(dir: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = dir.join(starts::ASIDE);
+    let mut file = std::fs::File::create(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&aside, dir.join(starts::FILE))?;
+    std::fs::File::open(dir)?.sync_all()
 }
 
 /// Deletes a file that may be gone already.

@@ -39,7 +39,7 @@ pub struct Encoded {
 
 /// The first segment that a log writes.
 pub fn first_key(options: &Options) -> SegmentKey {
-    SegmentKey { generation: options.generation, log: options.shard.0, sequence: 0 }
+    SegmentKey::chain(options.generation, options.shard.0, 0)
 }
 
 impl Active {
@@ -100,6 +100,7 @@ impl Log {
     /// Writes the header of the active segment to the front of `out`.
     pub(super) fn begin_segment(&mut self, out: &mut [u8]) -> usize {
         self.ready.pop_front();
+        self.held.entry(self.active.key).or_default();
         let header = SegmentHeader {
             key: self.active.key,
             block: self.options.block as u32,
@@ -189,6 +190,7 @@ impl Log {
                 let place = (StreamId(span.stream), PartitionId(span.partition));
                 if let Some(index) = self.row_index(place.0, place.1) {
                     self.rows[index].spans.push_back((key, span));
+                    self.hold(key);
                 }
             }
         }

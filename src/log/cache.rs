@@ -4,6 +4,7 @@
 //! were written, which go back to the driver when they drop out.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use super::segment::SegmentKey;
 use crate::record::SharedBytes;
@@ -15,6 +16,25 @@ pub enum FileKey {
     Segment(SegmentKey),
     /// The index beside a segment.
     Index(SegmentKey),
+}
+
+impl FileKey {
+    /// The file, relative to the data directory.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Segment(key) => key.path(),
+            Self::Index(key) => key.index_path(),
+        }
+    }
+}
+
+impl fmt::Display for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment(key) => write!(f, "segment {}", key.stem()),
+            Self::Index(key) => write!(f, "the index of segment {}", key.stem()),
+        }
+    }
 }
 
 /// The most recently written bytes of the log, in order.
@@ -141,7 +161,7 @@ mod tests {
     use super::*;
 
     fn key(sequence: u64) -> SegmentKey {
-        SegmentKey { generation: 1, log: 0, sequence }
+        SegmentKey::chain(1, 0, sequence)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Frames: what one commit writes, and how a reader knows that it is whole and where it belongs.
 //!
-//! A frame is a header of 64 bytes, entries (16 bytes and a record batch or a reservation each,
-//! padded to 8), and zeros up to the log's block. All integers are little-endian.
+//! A frame is a header of 64 bytes, entries (16 bytes and a record batch, a reservation or a range
+//! each, padded to 8), and zeros up to the log's block. All integers are little-endian.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -29,6 +29,7 @@ pub const FLAG_CLEAN_END: u32 = 1;
 const MAGIC: [u8; 4] = *b"TGF1";
 const KIND_BATCH: u32 = 0;
 const KIND_RESERVATION: u32 = 1;
+const KIND_RANGE: u32 = 2;
 
 /// What a frame's header says, apart from magic, CRC and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,6 +75,27 @@ pub enum Entry<'a> {
         /// The first offset that was surely not given.
         ceiling: u64,
     },
+    /// Of a moved segment: the batches of this partition that follow, until its next range, are all
+    /// that is left of these offsets.
+    Range {
+        /// Stream.
+        stream: u32,
+        /// Partition.
+        partition: u32,
+        /// Which offsets, and how old their newest record is.
+        range: Range,
+    },
+}
+
+/// Offsets that a moved segment stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The first offset.
+    pub from: u64,
+    /// The offset after the last.
+    pub to: u64,
+    /// Age clock of the newest record, milliseconds.
+    pub age_ms: u64,
 }
 
 /// Writes one frame into a buffer that is large enough, front to back.
@@ -109,6 +131,16 @@ impl<'a> FrameWriter<'a> {
         let start = self.at + ENTRY_HEADER_BYTES;
         self.out[start..start + 8].copy_from_slice(&ceiling.to_le_bytes());
         self.entry(KIND_RESERVATION, stream, partition, 8);
+    }
+
+    /// Adds a range entry.
+    pub fn range(&mut self, stream: u32, partition: u32, range: Range) {
+        let start = self.at + ENTRY_HEADER_BYTES;
+        for (i, word) in [range.from, range.to, range.age_ms].into_iter().enumerate() {
+            let at = start + 8 * i;
+            self.out[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        self.entry(KIND_RANGE, stream, partition, 24);
     }
 
     fn entry(&mut self, kind: u32, stream: u32, partition: u32, bytes: usize) {
@@ -181,6 +213,13 @@ pub fn read(input: &[u8]) -> Option<Frame<'_>> {
     Some(Frame { header, crc, bytes })
 }
 
+/// The identity that the frame at the front of `block` gives, whole or not; `None` where none
+/// begins.
+pub fn identity_at(block: &[u8]) -> Option<u64> {
+    let header = block.get(..HEADER_BYTES)?;
+    (header[..4] == MAGIC).then(|| le_u64(header, 16))
+}
+
 impl<'a> Frame<'a> {
     /// Its entries in order; an item is `None` where the frame contradicts itself.
     pub fn entries(&self) -> impl Iterator<Item = Option<Entry<'a>>> + use<'a> {
@@ -197,6 +236,14 @@ impl<'a> Frame<'a> {
                 KIND_BATCH => Some(Entry::Batch { stream, partition, at: start, batch: contents }),
                 KIND_RESERVATION if length == 8 => {
                     Some(Entry::Reservation { stream, partition, ceiling: le_u64(contents, 0) })
+                }
+                KIND_RANGE if length == 24 => {
+                    let [from, to, age_ms] = [0, 8, 16].map(|at| le_u64(contents, at));
+                    (from <= to).then_some(Entry::Range {
+                        stream,
+                        partition,
+                        range: Range { from, to, age_ms },
+                    })
                 }
                 _ => None,
             }
@@ -239,6 +286,7 @@ mod tests {
             5
         });
         writer.reservation(1, 2, 77);
+        writer.range(4, 5, Range { from: 6, to: 9, age_ms: 10 });
         let (padded, _) = writer.finish(&header(), 512);
         (out, padded)
     }
@@ -251,13 +299,13 @@ mod tests {
         expected.extend(b"TGF1");
         expected.extend([0; 4]);
         expected.extend(0x0102_0304_u32.to_le_bytes());
-        expected.extend((64_u32 + 24 + 24).to_le_bytes());
+        expected.extend((64_u32 + 24 + 24 + 40).to_le_bytes());
         expected.extend(0x1122_3344_5566_7788_u64.to_le_bytes());
         expected.extend(4096_u64.to_le_bytes());
         expected.extend(4096_u64.to_le_bytes());
         expected.extend(1_700_000_000_000_i64.to_le_bytes());
         expected.extend(5_u64.to_le_bytes());
-        expected.extend(2_u32.to_le_bytes());
+        expected.extend(3_u32.to_le_bytes());
         expected.extend(0_u32.to_le_bytes());
         for word in [0_u32, 3, 9, 5] {
             expected.extend(word.to_le_bytes());
@@ -267,6 +315,12 @@ mod tests {
             expected.extend(word.to_le_bytes());
         }
         expected.extend(77_u64.to_le_bytes());
+        for word in [2_u32, 4, 5, 24] {
+            expected.extend(word.to_le_bytes());
+        }
+        for word in [6_u64, 9, 10] {
+            expected.extend(word.to_le_bytes());
+        }
         let crc = crc32c::crc32c(&expected[8..]).to_le_bytes();
         expected[4..8].copy_from_slice(&crc);
         expected.resize(512, 0);
@@ -277,13 +331,18 @@ mod tests {
     fn what_is_written_reads_back() {
         let (out, _) = sample();
         let frame = read(&out).expect("whole");
-        assert_eq!(frame.header, FrameHeader { entry_count: 2, ..header() });
+        assert_eq!(frame.header, FrameHeader { entry_count: 3, ..header() });
         let entries: Vec<_> = frame.entries().collect();
         assert_eq!(
             entries,
             [
                 Some(Entry::Batch { stream: 3, partition: 9, at: 80, batch: b"batch" }),
                 Some(Entry::Reservation { stream: 1, partition: 2, ceiling: 77 }),
+                Some(Entry::Range {
+                    stream: 4,
+                    partition: 5,
+                    range: Range { from: 6, to: 9, age_ms: 10 }
+                }),
             ]
         );
     }
@@ -291,7 +350,7 @@ mod tests {
     #[test]
     fn a_harmed_or_cut_frame_is_none() {
         let (out, _) = sample();
-        let bytes = 64 + 24 + 24;
+        let bytes = 64 + 24 + 24 + 40;
         for at in 0..bytes {
             let mut harmed = out.clone();
             harmed[at] ^= 1;

@@ -17,16 +17,20 @@
 //! | 40..48 | age clock of the last frame, milliseconds |
 //! | 48..52 | flags: 1 = the engine was stopped cleanly after the last frame |
 //! | 52..56 | 0 |
-//! | 56.. | directory: stream u32, partition u32, base offset u64, next offset u64, max timestamp i64, stored bytes u64, ceiling u64, entries at u64, entries u32, CRC of entries u32 |
-//! | … | entries: base offset u64, max timestamp i64, position u32, bytes u32, records u32, 0 u32 |
+//! | 56.. | directory: stream u32, partition u32, base offset u64, next offset u64, max timestamp i64, stored bytes u64, ceiling u64, entries at u64, entries u32, CRC of entries u32, age clock u64 |
+//! | … | entries: base offset u64, max timestamp i64, position u32, bytes u32, offsets u32, records u32 |
+//!
+//! A row of the directory is a *run*: batches of one partition whose offsets follow one another. A
+//! partition has one in a segment of a chain, more where damage made holes, and in a moved segment
+//! one for each range that the segment stands for.
 
-use super::frame::{le_u32, le_u64};
+use super::frame::{Range, le_u32, le_u64};
 use crate::record::Offset;
 use crate::record::batch::BatchHeader;
 
 const MAGIC: [u8; 4] = *b"TGI1";
 const FIXED_BYTES: usize = 56;
-const ROW_BYTES: usize = 64;
+const ROW_BYTES: usize = 72;
 const FLAG_CLEAN: u32 = 1;
 /// Bytes of an entry in the file.
 pub const ENTRY_BYTES: usize = 32;
@@ -42,6 +46,8 @@ pub struct IndexEntry {
     pub position: u32,
     /// Bytes.
     pub bytes: u32,
+    /// Offsets from the first record to the last, both counted.
+    pub offset_count: u32,
     /// Records.
     pub record_count: u32,
 }
@@ -54,13 +60,14 @@ impl IndexEntry {
             max_timestamp_ms: batch.max_timestamp_ms,
             position,
             bytes: batch.batch_bytes,
+            offset_count: batch.offset_count,
             record_count: batch.record_count,
         }
     }
 
     /// The offset after its last record.
     pub fn next(&self) -> Offset {
-        self.base.plus(u64::from(self.record_count))
+        self.base.plus(u64::from(self.offset_count))
     }
 
     /// Reads entry `index` of a partition's entries as they are in the file.
@@ -71,7 +78,8 @@ impl IndexEntry {
             max_timestamp_ms: le_u64(bytes, 8) as i64,
             position: le_u32(bytes, 16),
             bytes: le_u32(bytes, 20),
-            record_count: le_u32(bytes, 24),
+            offset_count: le_u32(bytes, 24),
+            record_count: le_u32(bytes, 28),
         })
     }
 
@@ -80,21 +88,21 @@ impl IndexEntry {
         out.extend(self.max_timestamp_ms.to_le_bytes());
         out.extend(self.position.to_le_bytes());
         out.extend(self.bytes.to_le_bytes());
+        out.extend(self.offset_count.to_le_bytes());
         out.extend(self.record_count.to_le_bytes());
-        out.extend([0; 4]);
     }
 }
 
-/// What a segment holds of one partition.
+/// A run: what a segment holds of one partition, or a part of it without a jump in the offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// Stream.
     pub stream: u32,
     /// Partition.
     pub partition: u32,
-    /// Offset of the first record.
+    /// The first offset that it stands for: that of its first record, but for moved segments.
     pub base: Offset,
-    /// The offset after the last record.
+    /// The offset after the last one that it stands for.
     pub next: Offset,
     /// Latest timestamp, milliseconds since 1970.
     pub max_timestamp_ms: i64,
@@ -102,11 +110,20 @@ pub struct Span {
     pub stored_bytes: u64,
     /// The last ceiling reserved in the segment, 0 for none.
     pub ceiling: Offset,
+    /// Age clock of its newest record, milliseconds.
+    pub age_ms: u64,
     /// Where the entries lie in the index file; `None` while they are in memory.
     pub entries: Option<EntriesAt>,
 }
 
-/// Where a partition's entries lie in an index file.
+impl Span {
+    /// Whether every offset of `other` is one of its own.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.base <= other.base && other.next <= self.next
+    }
+}
+
+/// Where a run's entries lie in an index file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntriesAt {
     /// First byte.
@@ -141,7 +158,7 @@ pub struct SegmentEnd {
     pub age_ms: u64,
 }
 
-/// One partition's part of an index in memory.
+/// One run of an index in memory.
 #[derive(Debug, Default, Clone)]
 pub struct IndexRow {
     /// Stream.
@@ -150,22 +167,30 @@ pub struct IndexRow {
     pub partition: u32,
     /// The last ceiling reserved, 0 for none. Where there is one there is a batch as well.
     pub ceiling: Offset,
+    /// What it stands for; `None` in a chain, where that is what its batches hold.
+    pub range: Option<Range>,
     /// Its batches, by offset.
     pub entries: Vec<IndexEntry>,
 }
 
 impl IndexRow {
-    /// The row in short; `None` when it has no batch.
-    pub fn span(&self) -> Option<Span> {
-        let (first, last) = (self.entries.first()?, self.entries.last()?);
+    /// The row in short; `None` when it stands for nothing. `age_ms` is the segment's.
+    pub fn span(&self, age_ms: u64) -> Option<Span> {
+        let held = || Some((self.entries.first()?.base, self.entries.last()?.next(), age_ms));
+        let (base, next, age_ms) = match self.range {
+            Some(range) => (Offset(range.from), Offset(range.to), range.age_ms),
+            None => held()?,
+        };
+        let timestamps = self.entries.iter().map(|entry| entry.max_timestamp_ms);
         Some(Span {
             stream: self.stream,
             partition: self.partition,
-            base: first.base,
-            next: last.next(),
-            max_timestamp_ms: self.entries.iter().map(|e| e.max_timestamp_ms).max()?,
+            base,
+            next,
+            max_timestamp_ms: timestamps.max().unwrap_or(i64::MIN),
             stored_bytes: self.entries.iter().map(|e| u64::from(e.bytes)).sum(),
             ceiling: self.ceiling,
+            age_ms,
             entries: None,
         })
     }
@@ -173,7 +198,7 @@ impl IndexRow {
 
 /// The index file of a segment, padded to `block`, and the spans that point into it.
 pub fn encode(end: &SegmentEnd, rows: &[IndexRow], block: usize) -> (Vec<u8>, Vec<Span>) {
-    let filled = || rows.iter().filter_map(|row| Some((row, row.span()?)));
+    let filled = || rows.iter().filter_map(|row| Some((row, row.span(end.age_ms)?)));
     let count = filled().count();
     let mut at = (FIXED_BYTES + count * ROW_BYTES) as u64;
     let entry_count = rows.iter().map(|row| row.entries.len()).sum::<usize>();
@@ -219,10 +244,12 @@ fn write_row(out: &mut Vec<u8>, span: &Span, located: EntriesAt) {
     out.extend(located.at.to_le_bytes());
     out.extend(located.count.to_le_bytes());
     out.extend(located.crc.to_le_bytes());
+    out.extend(span.age_ms.to_le_bytes());
 }
 
 /// Reads a whole index file; `None` when anything of it, entries included, is not what was written.
-/// For files that may be torn: those of the last generation.
+/// For tools: a file that is there under its own name was durable before, so that a start reads the
+/// directory alone.
 pub fn decode(file: &[u8]) -> Option<(SegmentEnd, Vec<Span>)> {
     let (end, spans) = decode_directory(file)?;
     let whole = spans.iter().filter_map(|span| span.entries).all(|located| {
@@ -234,13 +261,18 @@ pub fn decode(file: &[u8]) -> Option<(SegmentEnd, Vec<Span>)> {
     whole.then_some((end, spans))
 }
 
+/// Bytes of the directory at the front of an index file, as that says; `None` where there is none.
+pub fn directory_bytes(front: &[u8]) -> Option<usize> {
+    let fixed = front.get(..FIXED_BYTES).filter(|fixed| fixed[..4] == MAGIC)?;
+    FIXED_BYTES.checked_add((le_u32(fixed, 8) as usize).checked_mul(ROW_BYTES)?)
+}
+
 /// Reads the directory at the front of an index file that is known to be durable; `None` when it
 /// is not whole. The entries are read, and checked, when somebody needs them.
 pub fn decode_directory(file: &[u8]) -> Option<(SegmentEnd, Vec<Span>)> {
-    let fixed = file.get(..FIXED_BYTES)?;
-    let rows = le_u32(fixed, 8) as usize;
-    let directory = file.get(..FIXED_BYTES.checked_add(rows.checked_mul(ROW_BYTES)?)?)?;
-    if fixed[..4] != MAGIC || crc32c::crc32c(&directory[8..]) != le_u32(fixed, 4) {
+    let directory = file.get(..directory_bytes(file)?)?;
+    let fixed = &directory[..FIXED_BYTES];
+    if crc32c::crc32c(&directory[8..]) != le_u32(fixed, 4) {
         return None;
     }
     let end = SegmentEnd {
@@ -261,6 +293,7 @@ pub fn decode_directory(file: &[u8]) -> Option<(SegmentEnd, Vec<Span>)> {
             max_timestamp_ms: le_u64(row, 24) as i64,
             stored_bytes: le_u64(row, 32),
             ceiling: Offset(le_u64(row, 40)),
+            age_ms: le_u64(row, 64),
             entries: Some(EntriesAt {
                 at: le_u64(row, 48),
                 count: le_u32(row, 56),
@@ -282,18 +315,22 @@ mod tests {
             max_timestamp_ms: 1000 + base as i64,
             position,
             bytes: 100,
-            record_count: 5,
+            offset_count: 5,
+            record_count: 4,
         };
         let row = |stream, partition, ceiling, entries| IndexRow {
             stream,
             partition,
             ceiling: Offset(ceiling),
+            range: None,
             entries,
         };
+        let range = Some(Range { from: 30, to: 50, age_ms: 8 });
         let rows = [
             row(0, 2, 77, vec![entry(10, 4096), entry(15, 8192)]),
             row(0, 4, 0, vec![]),
             row(1, 2, 0, vec![entry(0, 4200)]),
+            IndexRow { range, ..row(1, 3, 0, vec![]) },
         ];
         let end = SegmentEnd {
             identity: 7,
@@ -306,17 +343,19 @@ mod tests {
         let (file, spans) = encode(&end, &rows, 4096);
         assert_eq!(file.len() % 4096, 0);
         assert_eq!(decode(&file), Some((end, spans.clone())));
-        assert_eq!(spans.len(), 2);
+        assert_eq!(spans.len(), 3);
+        assert_eq!((spans[2].base, spans[2].next, spans[2].age_ms), (Offset(30), Offset(50), 8));
+        assert_eq!((spans[0].age_ms, spans[2].stored_bytes), (end.age_ms, 0));
         assert_eq!((spans[0].base, spans[0].next), (Offset(10), Offset(20)));
         assert_eq!((spans[0].stored_bytes, spans[0].max_timestamp_ms), (200, 1015));
         assert_eq!((spans[0].ceiling, spans[1].ceiling), (Offset(77), Offset(0)));
-        for span in &spans {
+        for span in &spans[..2] {
             let located = span.entries.expect("in the file");
             let bytes = &file[located.at as usize..][..located.bytes()];
             assert_eq!(crc32c::crc32c(bytes), located.crc);
             assert_eq!(IndexEntry::read(bytes, 0).map(|e| e.base), Some(span.base));
         }
-        let directory = FIXED_BYTES + 2 * ROW_BYTES;
+        let directory = FIXED_BYTES + 3 * ROW_BYTES;
         for at in 0..directory + 3 * ENTRY_BYTES {
             let mut harmed = file.clone();
             harmed[at] ^= 1;

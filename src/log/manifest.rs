@@ -6,11 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::segment::PartitionOffsets;
+use super::segment::{PartitionOffsets, SegmentKey};
 use crate::record::{Offset, StreamName};
 
 /// The format that this engine writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Features of the format that a reader must know, as bits; none so far.
 pub const FEATURES: u32 = 0;
 
@@ -35,6 +35,11 @@ pub struct Manifest {
     pub sealed: Vec<SealedSegment>,
     /// Where each partition stood when the current generation began.
     pub offsets: Vec<OffsetRow>,
+    /// Offsets that were reserved and may have been given, and hold nothing that was promised.
+    pub gaps: Vec<OffsetRange>,
+    /// Offsets of which is known that damage took them.
+    #[serde(default)]
+    pub lost: Vec<OffsetRange>,
     /// The age clock when the current generation began, milliseconds.
     pub age_ms: u64,
     /// The wall clock at that moment, milliseconds since 1970.
@@ -57,6 +62,36 @@ pub struct Generation {
     pub generation: u32,
     /// Logs in it.
     pub shards: u32,
+    /// Random bits: what identities of its segments are made of.
+    #[serde(with = "hexadecimal")]
+    pub seed: u64,
+}
+
+/// A range of offsets of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OffsetRange {
+    /// Stream.
+    pub stream: u32,
+    /// Partition.
+    pub partition: u32,
+    /// The first offset.
+    pub from: u64,
+    /// The offset after the last.
+    pub to: u64,
+}
+
+/// As text, because JSON readers lose the low bits of large numbers.
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(word: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{word:016x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        u64::from_str_radix(&text, 16).map_err(D::Error::custom)
+    }
 }
 
 /// A segment that is never appended to again.
@@ -66,12 +101,22 @@ pub struct SealedSegment {
     pub generation: u32,
     /// Its log.
     pub log: u32,
-    /// Its place in the log.
+    /// Whether the cleaner wrote it.
+    pub moved: bool,
+    /// Its place in its chain, or among the moved segments of its log.
     pub sequence: u64,
     /// Its identity.
     pub identity: u64,
     /// Bytes of the file that are in use.
     pub end: u64,
+}
+
+impl SealedSegment {
+    /// Which segment.
+    pub fn key(&self) -> SegmentKey {
+        let Self { generation, log, moved, sequence, .. } = *self;
+        SegmentKey { generation, log, moved, sequence }
+    }
 }
 
 /// Offsets of a partition.
@@ -127,6 +172,11 @@ pub enum Refused {
         "the data is of format {0} (features {1:#x}); this engine knows format {FORMAT} (features {FEATURES:#x})"
     )]
     Newer(u32, u32),
+    /// Written by an engine of before the first release.
+    #[error(
+        "the data is of format {0}, which this engine (format {FORMAT}) does not read any more"
+    )]
+    Older(u32),
 }
 
 #[derive(Deserialize)]
@@ -158,6 +208,9 @@ impl Manifest {
         }
         let syntax = |error: serde_json::Error| Refused::Syntax(error.to_string());
         let version: Version = serde_json::from_str(json).map_err(syntax)?;
+        if version.format < FORMAT {
+            return Err(Refused::Older(version.format));
+        }
         if version.format != FORMAT || version.features & !FEATURES != 0 {
             return Err(Refused::Newer(version.format, version.features));
         }
@@ -177,9 +230,18 @@ mod tests {
             partitions: 8,
             starts: 3,
             streams: vec![],
-            current: Generation { generation: 3, shards: 2 },
-            sealed: vec![],
+            current: Generation { generation: 3, shards: 2, seed: u64::MAX - 6 },
+            sealed: vec![SealedSegment {
+                generation: 1,
+                log: 2,
+                moved: true,
+                sequence: 4,
+                identity: 5,
+                end: 4096,
+            }],
             offsets: vec![OffsetRow { stream: 0, partition: 1, start: 2, next: 3, ceiling: 3 }],
+            gaps: vec![OffsetRange { stream: 0, partition: 1, from: 2, to: 3 }],
+            lost: vec![],
             age_ms: 5,
             wall_ms: 6,
         }
@@ -194,7 +256,12 @@ mod tests {
             Err(Refused::Crc)
         );
         assert_eq!(Manifest::decode(""), Err(Refused::Crc));
-        let newer = Manifest { format: 2, features: 1, ..sample() }.encode().expect("encodes");
-        assert_eq!(Manifest::decode(&newer), Err(Refused::Newer(2, 1)));
+        let check = |format, features, expected| {
+            let other = Manifest { format, features, ..sample() }.encode().expect("encodes");
+            assert_eq!(Manifest::decode(&other), Err(expected));
+        };
+        check(FORMAT + 1, 0, Refused::Newer(FORMAT + 1, 0));
+        check(FORMAT, 1 << 31, Refused::Newer(FORMAT, 1 << 31));
+        check(1, 0, Refused::Older(1));
     }
 }

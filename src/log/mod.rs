@@ -16,6 +16,7 @@ mod cache;
 mod files;
 pub mod frame;
 pub mod index;
+pub mod inspect;
 pub mod manifest;
 mod partition;
 mod read;
@@ -23,17 +24,20 @@ pub mod recovery;
 mod retention;
 #[cfg(test)]
 mod rig;
+pub mod scan;
 pub mod segment;
+pub mod start;
+pub mod starts;
 mod ticket;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use append::{Commit, Full};
 pub use cache::FileKey;
 pub use files::Files;
 pub use partition::RESERVED_AHEAD;
 pub use read::{Bounds, Outcome, ReadRequest, TimeLookup};
-pub use retention::LogStarts;
+pub use retention::Needs;
 pub use segment::SegmentKey;
 pub use ticket::{Progress, Ticket};
 
@@ -107,6 +111,8 @@ pub enum Request {
     /// Delete a segment, then its index; one after the other and in the order in which they were
     /// asked for, as a segment that is missing behind one that is there is damage.
     Delete(SegmentKey),
+    /// Write the log's file of log starts and answer with [`Log::on_starts_saved`].
+    SaveStarts(Vec<u8>),
 }
 
 /// The log of one shard.
@@ -136,14 +142,20 @@ pub struct Log {
     indexes: VecDeque<(SegmentKey, Vec<IndexRow>)>,
     /// Full segments that wait for their index files.
     encoded: BTreeMap<SegmentKey, active::Encoded>,
-    /// Every segment that holds something of this shard.
-    segments: BTreeMap<SegmentKey, retention::SegmentAge>,
-    /// Segments of older generations that this shard deletes when nobody needs them.
-    inherited: Vec<recovery::OldSegment>,
+    /// Every segment that this shard wrote, or has something in, and its runs of this shard.
+    held: BTreeMap<SegmentKey, usize>,
+    /// Segments of older generations that this shard deletes when nobody needs them, by key.
+    inherited: Vec<SegmentKey>,
+    leaving: retention::Leaving,
+    /// Runs that are needed no more, by their segments.
+    unneeded: Vec<SegmentKey>,
     tail: TailCache,
     cache: ReadCache,
     pending_reads: Vec<ReadRequest>,
     failed_reads: Vec<ReadRequest>,
+    /// Damage that readers met: all places, and those that nobody was told of yet.
+    harmed: BTreeSet<(FileKey, u64)>,
+    found_damages: Vec<(FileKey, u64)>,
     requests: Vec<Request>,
     advanced: Vec<(StreamId, PartitionId)>,
     finisher: BatchFinisher,
@@ -153,29 +165,36 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log of `options.shard`, continuing after what recovery found. `identity_seed` is random;
-    /// all logs of a start may share one.
+    /// The log of `options.shard`, continuing after what recovery found. `seed` is the random one
+    /// of the start, that the manifest keeps.
     ///
     /// # Panics
     /// When a segment cannot take the largest commit, or its index not its positions: the
     /// configuration is to refuse that.
-    pub fn new(options: Options, recovered: &recovery::Recovered, identity_seed: u64) -> Self {
+    pub fn new(
+        options: Options,
+        recovered: &recovery::Recovered,
+        needs: &Needs,
+        seed: u64,
+    ) -> Self {
         let least = options.segment_bytes_min();
         assert!(options.segment_bytes >= least, "segments must have {least} bytes at least");
         assert!(options.segment_bytes <= u64::from(u32::MAX), "segments are too large");
         assert!(
-            options.block.is_multiple_of(recovery::BLOCK_MIN),
+            options.block.is_multiple_of(scan::BLOCK_MIN),
             "frames start at multiples of a sector"
         );
         let rows = partition::rows(&options, recovered);
         let indexes =
             VecDeque::from([(active::first_key(&options), partition::index_rows(&rows, &[]))]);
         let mut log = Self {
-            active: active::Active::new(&options, identity_seed),
+            active: active::Active::new(&options, seed),
             tail: TailCache::new(options.tail_cache_bytes),
             cache: ReadCache::new(options.read_cache_bytes),
-            segments: retention::ages(&options, recovered),
-            inherited: recovered.inherited_by(options.shard, options.shards),
+            held: BTreeMap::new(),
+            inherited: needs.owned_by(options.shard, options.shards),
+            leaving: retention::Leaving::default(),
+            unneeded: Vec::new(),
             rows,
             dirty: Vec::new(),
             waiting_bytes: 0,
@@ -192,6 +211,8 @@ impl Log {
             encoded: BTreeMap::new(),
             pending_reads: Vec::new(),
             failed_reads: Vec::new(),
+            harmed: BTreeSet::new(),
+            found_damages: Vec::new(),
             requests: Vec::new(),
             advanced: Vec::new(),
             finisher: BatchFinisher::default(),
@@ -199,6 +220,9 @@ impl Log {
             scratch: Vec::new(),
             options,
         };
+        let keys: Vec<_> =
+            log.rows.iter().flat_map(|row| &row.spans).map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| log.hold(key));
         log.ask_for_segment();
         log
     }

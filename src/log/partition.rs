@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Options;
 use super::index::{IndexRow, Span};
-use super::recovery::Recovered;
+use super::recovery::{Range, Recovered};
 use super::segment::{PartitionOffsets, SegmentKey};
 use crate::record::batch::BatchBuilder;
 use crate::record::{Committed, Durability, Offset, PartitionId, StreamId};
@@ -30,11 +30,28 @@ pub struct Row {
     pub asked_ceiling: Option<Offset>,
     /// Records that wait for the next commit.
     pub builder: BatchBuilder,
-    /// What each segment holds of it, oldest first. The last may belong to the active segment.
+    /// Its runs in segments whose index files are there, by offset.
     pub spans: VecDeque<(SegmentKey, Span)>,
+    /// Offsets that damage took, in order; in no run.
+    pub holes: VecDeque<Range>,
 }
 
 impl Row {
+    /// Lets go of what lies below `start`, runs apart.
+    pub fn raise_start(&mut self, start: Offset) {
+        self.start = self.start.max(start);
+        let passed = self.holes.partition_point(|(_, to)| *to <= start);
+        self.holes.drain(..passed);
+        if let Some((from, _)) = self.holes.front_mut() {
+            *from = start.max(*from);
+        }
+    }
+
+    /// The first hole that ends behind `offset`.
+    pub fn hole_from(&self, offset: Offset) -> Option<Range> {
+        self.holes.get(self.holes.partition_point(|(_, to)| *to <= offset)).copied()
+    }
+
     /// The row as a line of a segment header's table, where `next` is what was sealed before.
     pub fn offsets(&self, next: Offset) -> PartitionOffsets {
         PartitionOffsets {
@@ -69,10 +86,11 @@ pub fn rows(options: &Options, recovered: &Recovered) -> Vec<Row> {
             let partition = PartitionId(options.shard.0 + owned * options.shards);
             let found = recovered.offsets(stream, partition);
             let flushed = stream_options.durability == Durability::Fsync;
-            let spans = recovered.spans(stream, partition);
+            let layout = recovered.layout(stream, partition);
             // Offsets that were reserved and may have been given hold nothing that could be read:
-            // readers are not told of them.
-            let end = spans.back().map_or(found.next, |(_, span)| span.next);
+            // readers are not told of them. Of those that damage took they are.
+            let end = layout.spans.back().map_or(found.start, |(_, span)| span.next);
+            let end = layout.holes.back().map_or(end, |(_, to)| end.max(*to)).max(found.start);
             rows.push(Row {
                 stream,
                 partition,
@@ -82,7 +100,8 @@ pub fn rows(options: &Options, recovered: &Recovered) -> Vec<Row> {
                 ceiling: (!flushed).then_some(found.ceiling),
                 asked_ceiling: None,
                 builder: BatchBuilder::default(),
-                spans,
+                spans: layout.spans,
+                holes: layout.holes,
             });
         }
     }
@@ -103,6 +122,7 @@ pub fn index_rows(rows: &[Row], before: &[IndexRow]) -> Vec<IndexRow> {
             stream: row.stream.0,
             partition: row.partition.0,
             ceiling: Offset(0),
+            range: None,
             entries: Vec::with_capacity(room(at)),
         })
         .collect()

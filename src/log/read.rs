@@ -5,7 +5,7 @@
 //! returned, and nothing at or beyond the committed end is ever returned.
 
 use super::cache::FileKey;
-use super::index::{ENTRY_BYTES, EntriesAt, IndexEntry};
+use super::index::{ENTRY_BYTES, EntriesAt, IndexEntry, Span};
 use super::segment::SegmentKey;
 use super::{Log, Request};
 use crate::record::batch::{BatchHeader, for_each_record};
@@ -82,7 +82,17 @@ enum Missing {
     Damaged,
 }
 
-/// The batches that one segment holds of a row.
+/// Places of damage that are remembered, so that each is told once.
+const HARMED_MAX: usize = 1024;
+
+/// A run of a row: in an index file, or in the index of this number that is still in memory.
+#[derive(Clone, Copy)]
+enum Run {
+    File((SegmentKey, Span)),
+    Memory(usize),
+}
+
+/// The batches of one run.
 enum Entries<'a> {
     Memory(&'a [IndexEntry]),
     File(SharedBytes, usize, EntriesAt),
@@ -194,11 +204,11 @@ impl Log {
         timestamp_ms: i64,
     ) -> Result<Option<(Offset, i64)>, Missing> {
         let committed = self.rows[row].committed.end();
-        for segment in self.segments_of(row) {
-            if !self.reaches(row, segment, timestamp_ms) {
-                continue;
-            }
-            let Some(entries) = self.entries(row, segment)? else { continue };
+        let reaches = |(_, span): &&(SegmentKey, Span)| span.max_timestamp_ms >= timestamp_ms;
+        let spans: Vec<_> = self.rows[row].spans.iter().filter(reaches).copied().collect();
+        let runs = spans.into_iter().map(Run::File).chain((0..self.indexes.len()).map(Run::Memory));
+        for run in runs {
+            let Some((segment, entries)) = self.entries(row, run)? else { continue };
             let late = (0..entries.len())
                 .filter_map(|i| entries.at(i))
                 .find(|entry| entry.max_timestamp_ms >= timestamp_ms);
@@ -220,64 +230,83 @@ impl Log {
         Ok(None)
     }
 
-    /// Segments that hold something of a row, oldest first.
-    fn segments_of(&self, row: usize) -> Vec<SegmentKey> {
-        let spans = self.rows[row].spans.iter().map(|(key, _)| *key);
-        let mut keys: Vec<_> = spans.chain(self.indexes.iter().map(|(key, _)| *key)).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys
-    }
-
-    /// Whether a segment may hold a record of the row at or after a time.
-    fn reaches(&self, row: usize, segment: SegmentKey, timestamp_ms: i64) -> bool {
-        match self.rows[row].spans.iter().find(|(key, _)| *key == segment) {
-            Some((_, span)) => span.max_timestamp_ms >= timestamp_ms,
-            None => true,
-        }
-    }
-
-    /// The batch that holds `from`, or the first one after it.
+    /// The batch that holds `from`, or the first one after it; damage where a hole comes first.
     fn batch_at(
         &mut self,
         row: usize,
         from: Offset,
     ) -> Result<Option<(SegmentKey, IndexEntry)>, Missing> {
-        let spans = &self.rows[row].spans;
-        let at = spans.partition_point(|(_, span)| span.next <= from);
-        let segment = match spans.get(at) {
-            Some((segment, _)) => *segment,
-            None => {
-                let holds = |rows: &[super::index::IndexRow]| {
-                    rows[row].entries.last().is_some_and(|entry| entry.next() > from)
-                };
-                match self.indexes.iter().find(|(_, rows)| holds(rows)) {
-                    Some((segment, _)) => *segment,
-                    None => return Ok(None),
-                }
+        let found = self.batch_behind(row, from)?;
+        match self.rows[row].hole_from(from) {
+            Some((hole, _)) if found.is_none_or(|(_, entry)| hole < entry.base) => {
+                Err(Missing::Damaged)
             }
-        };
-        let Some(entries) = self.entries(row, segment)? else { return Ok(None) };
-        let index = entries.partition_point(|entry| entry.next() <= from);
-        Ok(entries.at(index).map(|entry| (segment, entry)))
+            _ => Ok(found),
+        }
     }
 
-    fn entries(&mut self, row: usize, segment: SegmentKey) -> Result<Option<Entries<'_>>, Missing> {
-        if let Some(held) = self.indexes.iter().position(|(key, _)| *key == segment) {
-            return Ok(Some(Entries::Memory(&self.indexes[held].1[row].entries)));
+    fn batch_behind(
+        &mut self,
+        row: usize,
+        from: Offset,
+    ) -> Result<Option<(SegmentKey, IndexEntry)>, Missing> {
+        // Of a run of a moved segment any batch may be gone, also the last ones.
+        for at in self.rows[row].spans.partition_point(|(_, span)| span.next <= from).. {
+            let Some(run) = self.rows[row].spans.get(at).copied() else { break };
+            let Some((segment, entries)) = self.entries(row, Run::File(run))? else { continue };
+            let index = entries.partition_point(|entry| entry.next() <= from);
+            if let Some(entry) = entries.at(index) {
+                return Ok(Some((segment, entry)));
+            }
         }
-        let spans = &self.rows[row].spans;
-        let located = spans.iter().find(|(key, _)| *key == segment);
-        let Some(located) = located.and_then(|(_, span)| span.entries) else { return Ok(None) };
+        for (segment, rows) in &self.indexes {
+            let entries = &rows[row].entries;
+            let index = entries.partition_point(|entry| entry.next() <= from);
+            if let Some(entry) = entries.get(index) {
+                return Ok(Some((*segment, *entry)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn entries(
+        &mut self,
+        row: usize,
+        run: Run,
+    ) -> Result<Option<(SegmentKey, Entries<'_>)>, Missing> {
+        let (segment, located) = match run {
+            Run::Memory(at) => {
+                let (segment, rows) = &self.indexes[at];
+                return Ok(Some((*segment, Entries::Memory(&rows[row].entries))));
+            }
+            Run::File((segment, Span { entries: Some(located), .. })) => (segment, located),
+            Run::File(_) => return Ok(None),
+        };
+        if located.count == 0 {
+            return Ok(None);
+        }
         let file = FileKey::Index(segment);
         let (bytes, start) = self.bytes_of(file, located.at, located.bytes(), located.bytes())?;
         let entries = bytes.as_bytes().get(start..start + located.bytes());
         debug_assert_eq!(located.bytes() % ENTRY_BYTES, 0);
         if entries.is_none_or(|entries| crc32c::crc32c(entries) != located.crc) {
             self.cache.forget(file);
-            return Err(Missing::Damaged);
+            return Err(self.damaged(file, located.at));
         }
-        Ok(Some(Entries::File(bytes, start, located)))
+        Ok(Some((segment, Entries::File(bytes, start, located))))
+    }
+
+    /// Notes damage that a reader met, once a place.
+    fn damaged(&mut self, file: FileKey, at: u64) -> Missing {
+        if self.harmed.len() < HARMED_MAX && self.harmed.insert((file, at)) {
+            self.found_damages.push((file, at));
+        }
+        Missing::Damaged
+    }
+
+    /// Damage that readers met since the last call: file and byte.
+    pub fn take_damages(&mut self, into: &mut Vec<(FileKey, u64)>) {
+        into.append(&mut self.found_damages);
     }
 
     /// Hands a batch to `take` and returns its bytes.
@@ -304,7 +333,7 @@ impl Log {
         });
         if !sound {
             self.cache.forget(file);
-            return Err(Missing::Damaged);
+            return Err(self.damaged(file, position));
         }
         take(batch);
         Ok(bytes)
@@ -335,7 +364,7 @@ impl Log {
         let failed = self.failed_reads.iter().position(|failed| failed.fails_for(&request));
         if let Some(failed) = failed {
             self.failed_reads.swap_remove(failed);
-            return Err(Missing::Damaged);
+            return Err(self.damaged(file, position));
         }
         if !self.pending_reads.iter().any(|pending| pending.brings(&request)) {
             self.pending_reads.push(request);

@@ -1,88 +1,95 @@
-//! Retention: what is too old or too much of a stream is let go, a segment at a time.
+//! Retention: what is too old or too much of a stream is let go, a run at a time.
 //!
 //! Ages are measured with the *age clock*, which only counts time that passed: while the engine
 //! runs it follows a monotonic clock, and between two runs it moves by the wall clock's difference,
-//! never backwards. A step of the wall clock so expires nothing. A segment is deleted when no
-//! partition needs anything in it; segments of older generations hold partitions of several shards,
-//! so that their one owner looks at the log start offsets that all shards publish.
+//! never backwards. A step of the wall clock so expires nothing.
+//!
+//! A segment is deleted when no partition needs anything in it. What retention lets go of is
+//! deleted only when the log start that says so is durable (`starts`): so whatever is missing
+//! without that is damage. Segments of older generations hold partitions of several shards: each
+//! shard says when it needs a segment no more, and the one shard that owns it deletes it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::recovery::{OldSegment, Recovered};
 use super::segment::SegmentKey;
-use super::{Log, Options, Request};
-use crate::record::{Offset, PartitionId, StreamId};
+use super::{Log, Request, starts};
+use crate::record::{Offset, PartitionId, ShardId, StreamId};
 
-/// The age of the newest record of a segment, milliseconds of the age clock.
-#[derive(Debug, Clone, Copy)]
-pub struct SegmentAge {
-    last_ms: u64,
+/// Which segments of older generations are still needed, by how many shards. Made before the shards
+/// start; each shard takes itself off once a segment.
+#[derive(Debug, Default)]
+pub struct Needs {
+    counts: BTreeMap<SegmentKey, AtomicU32>,
 }
 
-/// Log start offsets of every partition, published by their owners: one writer a cell.
-#[derive(Debug)]
-pub struct LogStarts {
-    partitions: u32,
-    cells: Box<[AtomicU64]>,
-}
-
-impl LogStarts {
-    /// All zero, for `streams` × `partitions`.
-    pub fn new(streams: usize, partitions: u32) -> Self {
-        let cells = (0..streams * partitions as usize).map(|_| AtomicU64::new(0)).collect();
-        Self { partitions, cells }
+impl Needs {
+    /// Counts of shards by segment.
+    pub fn new(counts: BTreeMap<SegmentKey, AtomicU32>) -> Self {
+        Self { counts }
     }
 
-    fn cell(&self, stream: StreamId, partition: PartitionId) -> Option<&AtomicU64> {
-        self.cells.get(stream.index() * self.partitions as usize + partition.0 as usize)
-    }
-
-    fn publish(&self, stream: StreamId, partition: PartitionId, start: Offset) {
-        if let Some(cell) = self.cell(stream, partition) {
-            // Relaxed: the value stands alone; a reader that sees it late deletes late.
-            cell.store(start.0, Ordering::Relaxed);
+    /// One shard needs `key` no more.
+    fn drop_one(&self, key: SegmentKey) {
+        if let Some(count) = self.counts.get(&key) {
+            // Release: the owner, which acquires, deletes after whatever this shard did with it.
+            count.fetch_sub(1, Ordering::Release);
         }
     }
 
-    fn has_passed(&self, stream: u32, partition: u32, offset: Offset) -> bool {
-        self.cell(StreamId(stream), PartitionId(partition))
-            .is_none_or(|cell| cell.load(Ordering::Relaxed) >= offset.0)
+    /// Whether any shard needs `key`.
+    fn is_needed(&self, key: SegmentKey) -> bool {
+        // Acquire: see `drop_one`. A count that is seen late deletes late.
+        self.counts.get(&key).is_some_and(|count| count.load(Ordering::Acquire) > 0)
+    }
+
+    /// The segments that `shard` has to delete when nobody needs them, by key.
+    pub(super) fn owned_by(&self, shard: ShardId, shards: u32) -> Vec<SegmentKey> {
+        self.counts.keys().filter(|key| key.log % shards == shard.0).copied().collect()
     }
 }
 
-/// Ages of the segments that hold something of this shard.
-pub fn ages(options: &Options, recovered: &Recovered) -> BTreeMap<SegmentKey, SegmentAge> {
-    let owned = |partition: u32| PartitionId(partition).owner(options.shards) == options.shard;
-    recovered
-        .segments
-        .iter()
-        .filter(|segment| segment.spans.iter().any(|span| owned(span.partition)))
-        .map(|segment| (segment.key, SegmentAge { last_ms: segment.end.age_ms }))
-        .collect()
+/// Segments that are on their way to being deleted.
+#[derive(Debug, Default)]
+pub struct Leaving {
+    /// Runs that were let go of, by their segments, whose log starts are not on their way yet.
+    pub released: Vec<SegmentKey>,
+    /// Those whose log starts are being made durable.
+    pub saving: Option<Vec<SegmentKey>>,
 }
 
 impl Log {
-    /// Notes that a segment got a frame at this age.
-    pub(super) fn note_age(&mut self, key: SegmentKey, age_ms: u64) {
-        self.segments.insert(key, SegmentAge { last_ms: age_ms });
+    /// Counts the runs of each segment, so that it is known when nothing needs one any more.
+    pub(super) fn hold(&mut self, key: SegmentKey) {
+        *self.held.entry(key).or_default() += 1;
+    }
+
+    /// A run of `key` is needed no more.
+    fn unhold(&mut self, key: SegmentKey, needs: &Needs) {
+        let Some(count) = self.held.get_mut(&key) else { return };
+        *count -= 1;
+        if *count == 0 && key.generation != self.options.generation {
+            self.held.remove(&key);
+            needs.drop_one(key);
+        }
     }
 
     /// Segments that hold something of this shard.
     pub fn segment_count(&self) -> usize {
-        self.segments.len()
+        self.held.len()
     }
 
     /// Lets go of what each stream no longer keeps, and asks for the deletion of segments that
     /// nobody needs. To be called now and then; cheap when there is nothing to do.
-    pub fn expire(&mut self, age_ms: u64, starts: &LogStarts) {
+    pub fn expire(&mut self, age_ms: u64, needs: &Needs) {
         for stream in 0..self.options.streams.len() {
             self.expire_stream(stream, age_ms);
         }
-        for row in &self.rows {
-            starts.publish(row.stream, row.partition, row.start);
+        for key in std::mem::take(&mut self.unneeded) {
+            self.unhold(key, needs);
         }
-        self.delete_unneeded(starts);
+        self.save_starts();
+        self.delete_unneeded(needs);
     }
 
     fn expire_stream(&mut self, stream: usize, age_ms: u64) {
@@ -92,53 +99,83 @@ impl Log {
         let mut stored: u64 =
             rows.iter().flat_map(|row| &row.spans).map(|(_, span)| span.stored_bytes).sum();
         loop {
-            // The oldest segment that holds something of the stream; by age, as an older
-            // generation has several logs.
-            let fronts = rows.iter().filter_map(|row| Some(row.spans.front()?.0));
-            let aged =
-                fronts.map(|key| (self.segments.get(&key).map_or(0, |age| age.last_ms), key));
-            let Some((last_ms, oldest)) = aged.min() else { return };
+            // The oldest run of the stream; those of one segment are as old as one another.
+            let fronts = rows.iter().filter_map(|row| row.spans.front());
+            let oldest = fronts.map(|(key, span)| (span.age_ms, *key)).min();
+            let Some((last_ms, oldest)) = oldest else { return };
             let expired = age_ms.saturating_sub(last_ms) > options.retention_ms;
             if !expired && stored <= options.retention_bytes {
                 return;
             }
             for row in rows.iter_mut() {
-                if row.spans.front().is_some_and(|(key, _)| *key == oldest)
-                    && let Some((_, span)) = row.spans.pop_front()
+                if let Some((key, span)) = row.spans.front().copied()
+                    && (span.age_ms, key) == (last_ms, oldest)
                 {
+                    row.spans.pop_front();
                     stored -= span.stored_bytes;
-                    row.start = row.start.max(span.next);
+                    row.raise_start(span.next);
+                    self.leaving.released.push(key);
                 }
             }
         }
     }
 
-    /// Segments of a log go in their order, so that one that is missing in the middle is damage.
+    /// Raises the log start of a partition to `offset`, or to its committed end if that is lower:
+    /// what lies below is let go of, a run at a time. A partition that this shard does not own is
+    /// left alone. Returns the log start. (Kafka's DeleteRecords will ask for this.)
+    pub fn trim(&mut self, stream: StreamId, partition: PartitionId, offset: Offset) -> Offset {
+        let Some(row) = self.row_index(stream, partition) else { return Offset(0) };
+        let row = &mut self.rows[row];
+        row.raise_start(offset.min(row.committed.end()));
+        let passed = row.spans.partition_point(|(_, span)| span.next <= row.start);
+        self.leaving.released.extend(row.spans.drain(..passed).map(|(key, _)| key));
+        row.start
+    }
+
+    /// Asks for the log starts to be made durable, on which deletions wait.
+    fn save_starts(&mut self) {
+        if self.leaving.released.is_empty() || self.leaving.saving.is_some() {
+            return;
+        }
+        self.leaving.saving = Some(std::mem::take(&mut self.leaving.released));
+        let rows = self.rows.iter().map(|row| (row.stream.0, row.partition.0, row.start));
+        self.requests.push(Request::SaveStarts(starts::encode(rows)));
+    }
+
+    /// The log starts that were asked for last are durable.
+    pub fn on_starts_saved(&mut self) {
+        self.unneeded.extend(self.leaving.saving.take().unwrap_or_default());
+    }
+
+    /// Segments of a chain go in their order, so that one that is missing in the middle is damage.
     /// The newest one whose header is durable stays: it knows the offsets of every partition.
-    fn delete_unneeded(&mut self, starts: &LogStarts) {
-        let Self { rows, segments, requests, inherited, indexes, options, active, .. } = self;
-        let fronts = rows.iter().filter_map(|row| Some(row.spans.front()?.0));
+    fn delete_unneeded(&mut self, needs: &Needs) {
+        let Self { held, requests, inherited, indexes, options, active, .. } = self;
         let newest = SegmentKey {
             sequence: active.key.sequence.saturating_sub(u64::from(!active.is_begun())),
             ..active.key
         };
-        let kept = fronts.chain(indexes.iter().map(|(key, _)| *key)).chain([newest]);
-        let Some(oldest) = kept.min() else { return };
-        segments.retain(|key, _| {
-            if *key < oldest && key.generation == options.generation {
+        let kept = indexes.iter().map(|(key, _)| *key).chain([newest]).min().unwrap_or(newest);
+        let mut blocked = false;
+        held.retain(|key, count| {
+            if key.generation != options.generation {
+                return true;
+            }
+            let needed = *count > 0 || (!key.moved && (blocked || *key >= kept));
+            blocked |= needed && !key.moved;
+            if !needed {
                 requests.push(Request::Delete(*key));
             }
-            *key >= oldest
+            needed
         });
         let mut held_back = Vec::new();
-        inherited.retain(|OldSegment { key, ends }| {
+        inherited.retain(|key| {
             let log = (key.generation, key.log);
-            let needed = held_back.contains(&log)
-                || ends.iter().any(|&(s, p, next)| !starts.has_passed(s, p, next));
-            if needed {
-                held_back.push(log);
-            } else {
+            let needed = needs.is_needed(*key) || (!key.moved && held_back.contains(&log));
+            if !needed {
                 requests.push(Request::Delete(*key));
+            } else if !key.moved {
+                held_back.push(log);
             }
             needed
         });
@@ -149,17 +186,21 @@ impl Log {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::Options;
+    use super::super::recovery::Recovered;
     use super::super::rig::{FLUSHED, Rig, WRITTEN, durabilities, options};
     use super::*;
-    use crate::record::ShardId;
 
     fn start(rig: &Rig, stream: StreamId, partition: u32) -> u64 {
         rig.log.bounds(stream, PartitionId(partition)).expect("owned").start.0
     }
 
     fn expire(rig: &mut Rig) -> Vec<u64> {
-        rig.log.expire(rig.age_ms, &rig.starts);
-        rig.answer();
+        // Once more when the log starts are durable.
+        for _ in 0..2 {
+            rig.log.expire(rig.age_ms, &rig.needs);
+            rig.answer();
+        }
         rig.deleted.drain(..).map(|key| key.sequence).collect()
     }
 
@@ -256,7 +297,7 @@ mod tests {
         rig.held.push(late);
         rig.answer();
         assert_eq!(expire(&mut rig), [1, 2, 3]);
-        assert_eq!(rig.recover().expect("sound").segments.len(), 1);
+        assert_eq!(rig.sound().segments.len(), 1);
     }
 
     /// Two logs of an older generation, now of one shard, now of three.
@@ -273,7 +314,7 @@ mod tests {
             }
             rig.log.end_cleanly();
             rig.commit();
-            let written = recovered.add_log(rig.recover().expect("sound"), 512);
+            let written = recovered.add_log(rig.sound(), 512);
             files.append(&mut rig.files);
             files.extend(
                 written.into_iter().map(|(key, file)| (super::super::FileKey::Index(key), file)),
@@ -299,12 +340,14 @@ mod tests {
             Rig::after(options, &recovered, files.clone())
         };
         let mut rigs = [0, 1, 2].map(run);
-        let starts = LogStarts::new(2, 6);
+        let needs = recovered.needs(3);
         let mut deleted = Vec::new();
         for (turn, last) in [(0, false), (1, false), (2, false), (0, true), (1, true), (2, true)] {
             let rig = &mut rigs[turn];
-            rig.log.expire(5000, &starts);
-            rig.answer();
+            for _ in 0..2 {
+                rig.log.expire(5000, &needs);
+                rig.answer();
+            }
             let here: Vec<_> = rig.deleted.drain(..).collect();
             assert!(here.iter().all(|key| key.log == turn as u32), "each has one owner");
             assert!(last || turn == 2 || here.is_empty(), "not all have passed");
@@ -320,13 +363,52 @@ mod tests {
         let mut options = Options { generation: 2, partitions: 6, ..options() };
         options.streams[0].retention_ms = 4200;
         let mut rig = Rig::after(options, &recovered, files);
-        let starts = LogStarts::new(2, 6);
-        rig.log.expire(5000, &starts);
+        rig.log.expire(5000, &rig.needs);
         // Log 1 was written at 500 ms, log 0 at 1000.
         let start = |partition| start(&rig, FLUSHED, partition);
         assert_eq!([0, 2, 4].map(start), [0; 3]);
         assert_eq!([1, 3, 5].map(start), [12; 3]);
+        assert!(rig.deleted.is_empty(), "the log starts are not durable yet");
+        rig.answer();
+        rig.log.expire(5000, &rig.needs);
         rig.answer();
         assert!(!rig.deleted.is_empty() && rig.deleted.iter().all(|key| key.log == 1));
+    }
+
+    #[test]
+    fn nothing_is_deleted_before_its_log_start_is_durable() {
+        let mut options = options();
+        options.streams[0].retention_bytes = 0;
+        let mut rig = Rig::new(options);
+        rig.fill_to(2);
+        rig.holds = true;
+        for _ in 0..3 {
+            rig.log.expire(0, &rig.needs);
+        }
+        rig.log.take_requests(&mut rig.held);
+        assert!(matches!(rig.held.as_slice(), [Request::SaveStarts(_)]), "{:?}", rig.held);
+        rig.holds = false;
+        rig.answer();
+        assert!(rig.saved_starts.contains(&(0, 0, Offset(8))), "{:?}", rig.saved_starts);
+        assert_eq!(expire(&mut rig), [0, 1]);
+    }
+
+    #[test]
+    fn a_partition_is_trimmed_to_an_offset() {
+        let mut rig = Rig::new(options());
+        rig.fill_to(2);
+        let place = |offset| (FLUSHED, PartitionId(0), Offset(offset));
+        let trim = |rig: &mut Rig, offset| {
+            let (stream, partition, offset) = place(offset);
+            rig.log.trim(stream, partition, offset).0
+        };
+        assert_eq!(trim(&mut rig, 5), 5);
+        assert_eq!(expire(&mut rig), [0], "the first segment ends at 4");
+        assert_eq!(rig.read(FLUSHED, 0, 4), Err(super::super::Outcome::OutOfRange));
+        assert_eq!(rig.read(FLUSHED, 0, 5).expect("there")[0].0, 5);
+        assert_eq!(trim(&mut rig, 3), 5, "never back");
+        let end = rig.log.bounds(FLUSHED, PartitionId(0)).expect("owned").next.0;
+        assert_eq!(trim(&mut rig, u64::MAX), end, "no further than what is committed");
+        assert_eq!(rig.log.trim(FLUSHED, PartitionId(9), Offset(1)), Offset(0), "not its own");
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::index::decode;
-use super::recovery::{Damage, LogEnd, LogScan, Recovered};
-use super::segment::SegmentHeader;
+use super::recovery::Recovered;
+use super::scan::{LogEnd, LogScan};
+use super::segment::{SegmentHeader, identity};
+use super::starts::decode as decode_starts;
 use super::{
-    Commit, FileKey, Full, Log, LogStarts, Options, Outcome, Request, SegmentKey, StreamOptions,
-    Ticket,
+    Commit, FileKey, Full, Log, Needs, Options, Outcome, Request, SegmentKey, StreamOptions, Ticket,
 };
 use crate::record::batch::{RecordParts, for_each_record};
 use crate::record::{Compression, Durability, Offset, PartitionId, ShardId, StreamId};
@@ -47,11 +48,14 @@ pub fn durabilities(streams: &[StreamOptions]) -> Vec<Durability> {
     streams.iter().map(|stream| stream.durability).collect()
 }
 
+pub const SEED: u64 = 0x1234_5678;
+
 pub struct Rig {
     pub log: Log,
     pub files: BTreeMap<FileKey, Vec<u8>>,
     pub deleted: Vec<SegmentKey>,
-    pub starts: LogStarts,
+    pub saved_starts: Vec<(u32, u32, Offset)>,
+    pub needs: Needs,
     pub wall_ms: i64,
     pub age_ms: u64,
     /// Requests are kept instead of answered.
@@ -72,11 +76,13 @@ impl Rig {
         recovered: &Recovered,
         files: BTreeMap<FileKey, Vec<u8>>,
     ) -> Self {
+        let needs = recovered.needs(options.shards);
         let mut rig = Self {
-            starts: LogStarts::new(options.streams.len(), options.partitions),
-            log: Log::new(options, recovered, 0x1234_5678),
+            log: Log::new(options, recovered, &needs, SEED),
+            needs,
             files,
             deleted: Vec::new(),
+            saved_starts: Vec::new(),
             wall_ms: 1_000_000,
             age_ms: 0,
             holds: false,
@@ -126,6 +132,10 @@ impl Rig {
             Request::WriteIndex { key, bytes } => {
                 self.files.insert(FileKey::Index(key), bytes);
                 self.log.on_index_written(key);
+            }
+            Request::SaveStarts(bytes) => {
+                self.saved_starts = decode_starts(&bytes).expect("whole");
+                self.log.on_starts_saved();
             }
             Request::Delete(key) => {
                 self.files.remove(&FileKey::Segment(key));
@@ -181,7 +191,7 @@ impl Rig {
 
     pub fn key(&self, sequence: u64) -> SegmentKey {
         let options = self.log.options();
-        SegmentKey { generation: options.generation, log: options.shard.0, sequence }
+        SegmentKey::chain(options.generation, options.shard.0, sequence)
     }
 
     pub fn segment(&mut self, sequence: u64) -> &mut Vec<u8> {
@@ -193,26 +203,46 @@ impl Rig {
         self.files.remove(&FileKey::Index(self.key(sequence)));
     }
 
+    /// Looks through the log's files as after a crash; nothing is damaged.
+    pub fn sound(&self) -> LogEnd {
+        let end = self.recover();
+        assert_eq!(end.damages, []);
+        end
+    }
+
     /// Looks through the log's files as after a crash.
-    pub fn recover(&self) -> Result<LogEnd, Damage> {
+    pub fn recover(&self) -> LogEnd {
         let options = self.log.options();
         let mut recovered = Recovered::default();
         recovered.reserve(&durabilities(&options.streams), options.partitions);
-        let mut scan = LogScan::new(recovered.offsets);
-        for (key, file) in &self.files {
-            let FileKey::Segment(key) = *key else { continue };
-            if (key.generation, key.log) != (options.generation, options.shard.0) {
-                continue;
-            }
-            let index = self.files.get(&FileKey::Index(key)).and_then(|file| decode(file));
-            match (SegmentHeader::read(file), index) {
-                (Some((header, _, _)), Some((end, spans))) if header.identity == end.identity => {
-                    scan.indexed(&header, end, spans)?;
+        let mut scan = LogScan::new(SEED, recovered.offsets);
+        let chain: Vec<_> = self
+            .files
+            .iter()
+            .filter_map(|(file, bytes)| match file {
+                FileKey::Segment(key)
+                    if (key.generation, key.log) == (options.generation, options.shard.0) =>
+                {
+                    Some((*key, bytes))
                 }
-                _ => scan.scan(key, file)?,
+                _ => None,
+            })
+            .collect();
+        let header = |(key, bytes): (SegmentKey, &Vec<u8>)| {
+            let header = SegmentHeader::read(bytes).map(|(header, ..)| header);
+            header.filter(|header| header.key == key && header.identity == identity(SEED, key))
+        };
+        for (at, &(key, file)) in chain.iter().enumerate() {
+            let followed = chain[at + 1..].iter().any(|later| header(*later).is_some());
+            let index = self.files.get(&FileKey::Index(key)).and_then(|file| decode(file));
+            match index.filter(|(end, _)| end.identity == identity(SEED, key)) {
+                Some((end, spans)) => {
+                    scan.indexed(key, header((key, file)).as_ref(), end, spans);
+                }
+                None => scan.scan(key, file, followed),
             }
         }
-        Ok(scan.finish())
+        scan.finish()
     }
 
     /// Reads with the disk answering: the values, or how it ended otherwise.

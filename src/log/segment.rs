@@ -1,12 +1,15 @@
 //! Segments: files of one log, each with an identity, its place in the chain and the offsets of
 //! every partition when it was begun.
 //!
+//! A *moved* segment is no part of a chain: the cleaner wrote it, whole, with what it kept of other
+//! segments. It begins at position 0, and its table has no rows.
+//!
 //! The header takes whole blocks at the front of the file and is written together with the
 //! segment's first frame. All integers are little-endian:
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 0..4 | magic `TGS1` |
+//! | 0..4 | magic: `TGS1` of a chain, `TGM1` of a moved segment |
 //! | 4..8 | CRC-32C of bytes 8..`header_bytes` |
 //! | 8..12 | `header_bytes`, without padding |
 //! | 12..16 | block: header and frames start at multiples of it |
@@ -23,7 +26,8 @@
 use super::frame::{le_u32, le_u64};
 use crate::record::Offset;
 
-const MAGIC: [u8; 4] = *b"TGS1";
+const MAGIC_CHAIN: [u8; 4] = *b"TGS1";
+const MAGIC_MOVED: [u8; 4] = *b"TGM1";
 const FIXED_BYTES: usize = 64;
 const ROW_BYTES: usize = 32;
 
@@ -34,27 +38,70 @@ pub struct SegmentKey {
     pub generation: u32,
     /// The shard that wrote it.
     pub log: u32,
-    /// Counts up from 0 in its log.
+    /// Whether it is a moved segment, and not one of the log's chain.
+    pub moved: bool,
+    /// Counts up from 0 in its chain, and among the moved segments of its log.
     pub sequence: u64,
 }
 
+/// The directory of a generation, relative to the data directory.
+pub fn generation_dir(generation: u32) -> String {
+    format!("g{generation:06}")
+}
+
+/// The directory of a log, relative to the data directory.
+pub fn log_dir(generation: u32, log: u32) -> String {
+    format!("g{generation:06}/s{log:04}")
+}
+
 impl SegmentKey {
+    /// A segment of a log's chain.
+    pub fn chain(generation: u32, log: u32, sequence: u64) -> Self {
+        Self { generation, log, moved: false, sequence }
+    }
+
+    /// A segment that the cleaner wrote.
+    pub fn moved(generation: u32, log: u32, sequence: u64) -> Self {
+        Self { generation, log, moved: true, sequence }
+    }
+
     /// Its file, relative to the data directory, without the ending.
     pub fn stem(&self) -> String {
-        format!("g{:06}/s{:04}/{:010}", self.generation, self.log, self.sequence)
+        let dir = log_dir(self.generation, self.log);
+        match self.moved {
+            false => format!("{dir}/{:010}", self.sequence),
+            true => format!("{dir}/m{:09}", self.sequence),
+        }
+    }
+
+    /// Its file, relative to the data directory.
+    pub fn path(&self) -> String {
+        format!("{}.log", self.stem())
+    }
+
+    /// Its index file, relative to the data directory.
+    pub fn index_path(&self) -> String {
+        format!("{}.idx", self.stem())
+    }
+
+    /// The segment of log `log` whose file has this name.
+    pub fn from_name(generation: u32, log: u32, name: &str) -> Option<Self> {
+        let stem = name.strip_suffix(".log")?;
+        let digits = stem.strip_prefix('m').unwrap_or(stem);
+        let moved = digits.len() < stem.len();
+        let key = Self { generation, log, moved, sequence: digits.parse().ok()? };
+        // One name a segment: `7.log` and `+7.log` are none.
+        (key.path().ends_with(&format!("/{name}"))).then_some(key)
     }
 }
 
-/// The identity of a segment: 64 random bits of the start, mixed with the key.
+/// The identity of a segment: 64 random bits of the start, which the manifest keeps, mixed with the
+/// key.
 pub fn identity(seed: u64, key: SegmentKey) -> u64 {
     seed ^ (u64::from(key.log) << 48)
+        ^ (u64::from(key.moved) << 47)
         ^ key.sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ u64::from(key.generation)
-}
-
-/// The identity that segment `key` has, by another one of the same start.
-pub fn identity_beside((other, identity_of_other): (SegmentKey, u64), key: SegmentKey) -> u64 {
-    identity(identity(identity_of_other, other), key)
 }
 
 /// Offsets of one partition, as a checkpoint.
@@ -72,6 +119,13 @@ pub struct PartitionOffsets {
     pub ceiling: Offset,
 }
 
+impl PartitionOffsets {
+    /// A partition that never held anything.
+    pub fn new(stream: u32, partition: u32) -> Self {
+        Self { stream, partition, start: Offset(0), next: Offset(0), ceiling: Offset(0) }
+    }
+}
+
 /// A segment's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentHeader {
@@ -79,7 +133,7 @@ pub struct SegmentHeader {
     pub key: SegmentKey,
     /// Header and frames start at multiples of it.
     pub block: u32,
-    /// Random; in every frame.
+    /// See [`identity`]; in every frame.
     pub identity: u64,
     /// Identity of the one before, 0 for the first.
     pub previous_identity: u64,
@@ -122,7 +176,7 @@ impl SegmentHeader {
             put.u64(row.ceiling.0);
         }
         let crc = crc32c::crc32c(&out[8..bytes]);
-        out[..4].copy_from_slice(&MAGIC);
+        out[..4].copy_from_slice(if self.key.moved { &MAGIC_MOVED } else { &MAGIC_CHAIN });
         out[4..8].copy_from_slice(&crc.to_le_bytes());
         (padded, crc)
     }
@@ -131,7 +185,8 @@ impl SegmentHeader {
     /// its CRC; `None` when there is no whole one.
     pub fn read(input: &[u8]) -> Option<(Self, usize, u32)> {
         let fixed = input.get(..FIXED_BYTES)?;
-        if fixed[..4] != MAGIC {
+        let moved = fixed[..4] == MAGIC_MOVED;
+        if !moved && fixed[..4] != MAGIC_CHAIN {
             return None;
         }
         let crc = le_u32(fixed, 4);
@@ -159,6 +214,7 @@ impl SegmentHeader {
             key: SegmentKey {
                 generation: le_u32(fixed, 32),
                 log: le_u32(fixed, 36),
+                moved,
                 sequence: le_u64(fixed, 40),
             },
             block,
@@ -197,7 +253,7 @@ mod tests {
     #[test]
     fn a_header_reads_back_and_harm_is_seen() {
         let header = SegmentHeader {
-            key: SegmentKey { generation: 2, log: 1, sequence: 7 },
+            key: SegmentKey::chain(2, 1, 7),
             block: 512,
             identity: 99,
             previous_identity: 98,
@@ -214,6 +270,9 @@ mod tests {
                 .collect(),
         };
         let mut out = vec![0xee; 1024];
+        let moved = SegmentHeader { key: SegmentKey::moved(2, 1, 7), ..header.clone() };
+        let (bytes, crc) = moved.write(&mut out);
+        assert_eq!(SegmentHeader::read(&out), Some((moved, bytes, crc)));
         let (bytes, crc) = header.write(&mut out);
         assert_eq!(bytes, header_bytes(3, 512));
         assert_eq!(SegmentHeader::read(&out), Some((header, bytes, crc)));
@@ -222,5 +281,21 @@ mod tests {
             harmed[at] ^= 1;
             assert_eq!(SegmentHeader::read(&harmed), None, "flipped bit at {at}");
         }
+    }
+
+    #[test]
+    fn a_segment_has_one_name() {
+        for key in [SegmentKey::chain(2, 1, 7), SegmentKey::moved(2, 1, 7)] {
+            let path = key.path();
+            let name = path.rsplit('/').next().expect("a name");
+            assert_eq!(SegmentKey::from_name(2, 1, name), Some(key));
+        }
+        let none =
+            ["7.log", "+000000007.log", "0000000007.idx", "m7.log", "m0000000007.log", ".log"];
+        for name in none {
+            assert_eq!(SegmentKey::from_name(2, 1, name), None, "{name}");
+        }
+        let large = SegmentKey::chain(1, 0, 123_456_789_012);
+        assert_eq!(SegmentKey::from_name(1, 0, "123456789012.log"), Some(large));
     }
 }

@@ -85,6 +85,8 @@ pub struct LogMetrics {
     pub segments_ready: Gauge,
     /// How often the disk became full.
     pub disk_full_episodes: Counter,
+    /// Places in which readers found something else than was written.
+    pub damages: Counter,
     /// Fetches that read from the disk.
     pub cold_reads: Counter,
     /// Bytes read from the disk for fetches.
@@ -104,6 +106,7 @@ impl Default for LogMetrics {
             segments: Gauge::new(),
             segments_ready: Gauge::new(),
             disk_full_episodes: Counter::new(),
+            damages: Counter::new(),
             cold_reads: Counter::new(),
             cold_read_bytes: Counter::new(),
         }

@@ -28,6 +28,9 @@ pub struct BatchHeader {
     pub base_offset: Offset,
     /// Records, at least one.
     pub record_count: u32,
+    /// Offsets from the first record to the last, both counted: more than records where compaction
+    /// took some out.
+    pub offset_count: u32,
     /// Bytes of the whole batch with its header.
     pub batch_bytes: u32,
     /// The latest timestamp of its records, milliseconds since 1970.
@@ -43,7 +46,7 @@ pub struct BatchHeader {
 impl BatchHeader {
     /// The offset after the last record.
     pub fn next_offset(&self) -> Offset {
-        self.base_offset.plus(u64::from(self.record_count))
+        self.base_offset.plus(u64::from(self.offset_count))
     }
 
     /// Reads the header at the front of `bytes`; `None` when it is cut short or no v2 batch.
@@ -59,14 +62,14 @@ impl BatchHeader {
         };
         let length = usize::try_from(be_i32(bytes, 8)).ok()?;
         let record_count = u32::try_from(be_i32(bytes, 57)).ok().filter(|&count| count > 0)?;
-        if length + LENGTH_PREFIX_BYTES < HEADER_BYTES
-            || be_i32(bytes, 23) != record_count as i32 - 1
-        {
+        let last_offset_delta = u32::try_from(be_i32(bytes, 23)).ok()?;
+        if length + LENGTH_PREFIX_BYTES < HEADER_BYTES || last_offset_delta < record_count - 1 {
             return None;
         }
         Some(Self {
             base_offset: Offset::from_wire(be_i64(bytes, 0))?,
             record_count,
+            offset_count: last_offset_delta + 1,
             batch_bytes: u32::try_from(length + LENGTH_PREFIX_BYTES).ok()?,
             max_timestamp_ms: be_i64(bytes, 35),
             base_timestamp_ms: be_i64(bytes, 27),

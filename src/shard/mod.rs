@@ -24,7 +24,7 @@ use std::rc::Rc;
 use slab::Slab;
 
 use crate::ingest::mqtt as station;
-use crate::log::{Commit, Log, LogStarts};
+use crate::log::{Commit, Log, Needs};
 use crate::observe::{Close, Label, Reject, ShardMetrics, Station, StationTimes};
 use crate::record::{PartitionId, ShardId, SharedBytes, StreamId};
 use connection::{Conn, Role, Stage};
@@ -425,8 +425,8 @@ impl Shard {
     }
 
     /// Lets go of what retention no longer keeps.
-    pub fn expire(&mut self, starts: &LogStarts) {
-        self.core.log.expire(self.core.clock.age_ms, starts);
+    pub fn expire(&mut self, needs: &Needs) {
+        self.core.log.expire(self.core.clock.age_ms, needs);
         self.core.publish_log();
         self.core.lanes.publish_metrics(&self.core.options.metrics);
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tidegate::ingest::mqtt;
 use tidegate::log::recovery::Recovered;
-use tidegate::log::{self, Log, StreamOptions};
+use tidegate::log::{self, Log, Needs, StreamOptions};
 use tidegate::observe::ShardMetrics;
 use tidegate::record::{
     Compression, Durability, PartitionBy, PartitionId, ShardId, StreamId, StreamName,
@@ -75,7 +75,7 @@ impl Setup {
         let durabilities: Vec<_> = self.streams.iter().map(|stream| stream.1).collect();
         let mut recovered = Recovered::default();
         recovered.reserve(&durabilities, PARTITIONS);
-        Log::new(options, &recovered, 7)
+        Log::new(options, &recovered, &Needs::default(), 7)
     }
 
     fn options(&self, metrics: Arc<ShardMetrics>) -> Options {
@@ -257,7 +257,9 @@ impl Rig {
                     log::Request::MakeSegment(key) => log.on_segment_ready(key),
                     log::Request::WriteIndex { key, .. } => log.on_index_written(key),
                     log::Request::Read(read) => panic!("read from disk: {read:?}"),
-                    log::Request::Delete(key) => panic!("nothing expires, but {key:?} does"),
+                    log::Request::Delete(_) | log::Request::SaveStarts(_) => {
+                        panic!("nothing expires")
+                    }
                 }
             }
         }

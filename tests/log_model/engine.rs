@@ -1,15 +1,15 @@
 //! The driver's part, simulated: commits, requests, recovery, the manifest.
 
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use tidegate::log::index::{decode, decode_directory};
-use tidegate::log::recovery::{Damage, LogScan, Recovered, RecoveredSegment};
-use tidegate::log::segment::{PartitionOffsets, SegmentHeader};
-use tidegate::log::{Commit, FileKey, Log, LogStarts, Options, Request, SegmentKey, StreamOptions};
-use tidegate::record::{PartitionId, ShardId, StreamId};
+use tidegate::log::recovery::Recovered;
+use tidegate::log::segment::log_dir;
+use tidegate::log::start::{self, StreamWanted, Wanted};
+use tidegate::log::{Commit, Log, Needs, Options, Request, StreamOptions};
+use tidegate::record::{PartitionId, ShardId, StreamId, StreamName};
 
-use crate::disk::{Disk, Random};
+use crate::disk::{Attempt, Disk, Random};
 
 /// What stays the same from start to start.
 #[derive(Debug, Clone)]
@@ -51,14 +51,6 @@ impl Setup {
     }
 }
 
-#[derive(Debug, Clone, Default)]
-struct Manifest {
-    generation: u32,
-    shards: u32,
-    offsets: BTreeMap<(u32, u32), PartitionOffsets>,
-    sealed: Vec<SegmentKey>,
-}
-
 /// A commit on its way.
 struct Sealed {
     commit: Commit,
@@ -78,41 +70,35 @@ pub struct Engine {
     pub setup: Setup,
     pub disk: Disk,
     pub shards: Vec<Shard>,
-    pub starts: LogStarts,
+    pub needs: Needs,
     pub disk_full: bool,
     pub wall_ms: i64,
     pub age_ms: u64,
-    manifest: Manifest,
-    /// Steps of recovery until power is lost.
-    interrupt_in: Option<usize>,
+    generation: u32,
+    /// What the last start lost to damage.
+    pub lost: usize,
 }
 
 /// Why a recovery did not end.
 #[derive(Debug)]
 pub enum Failed {
     Interrupted,
-    Damage(Damage),
-}
-
-impl From<Damage> for Failed {
-    fn from(damage: Damage) -> Self {
-        Self::Damage(damage)
-    }
+    Start(start::Error),
 }
 
 impl Engine {
     /// An engine that has not been started.
     pub fn new(setup: Setup, seed: u64) -> Self {
         Self {
-            starts: LogStarts::new(setup.streams.len(), setup.partitions),
+            needs: Needs::default(),
             setup,
             disk: Disk::new(seed),
             shards: Vec::new(),
             disk_full: false,
             wall_ms: 1_700_000_000_000,
             age_ms: 0,
-            manifest: Manifest::default(),
-            interrupt_in: None,
+            generation: 0,
+            lost: 0,
         }
     }
 
@@ -155,7 +141,7 @@ impl Engine {
         let Some(under_way) = sealed.as_mut().filter(|sealed| !sealed.written) else {
             return false;
         };
-        let file = FileKey::Segment(under_way.commit.segment);
+        let file = &under_way.commit.segment.path();
         let position = under_way.commit.position as usize;
         assert!(self.disk.exists(file), "segments are made before they are written");
         assert!(self.disk.is_blank(file, position, under_way.commit.bytes), "written twice");
@@ -174,7 +160,7 @@ impl Engine {
     pub fn flush(&mut self, shard: usize) -> bool {
         let Shard { log, sealed, .. } = &mut self.shards[shard];
         let Some(under_way) = sealed.take_if(|sealed| sealed.written) else { return false };
-        self.disk.flush(FileKey::Segment(under_way.commit.segment));
+        self.disk.flush(&under_way.commit.segment.path());
         log.on_flushed();
         true
     }
@@ -203,25 +189,29 @@ impl Engine {
         match request {
             Request::Read(read) => {
                 assert!(read.position.is_multiple_of(self.setup.block as u64));
-                let bytes = self.disk.read(read.file, read.position as usize, read.bytes);
+                let bytes = self.disk.read(&read.file.path(), read.position as usize, read.bytes);
                 log.on_read(read, bytes.map(|bytes| Rc::new(bytes) as _));
             }
             Request::MakeSegment(_) if self.disk_full => log.on_segment_refused(),
             Request::MakeSegment(key) => {
                 let bytes = if self.setup.appending { 0 } else { self.setup.segment_bytes };
-                assert!(!self.disk.exists(FileKey::Segment(key)), "made twice");
-                self.disk.make(FileKey::Segment(key), bytes as usize);
+                assert!(!self.disk.exists(&key.path()), "made twice");
+                self.disk.make(&key.path(), bytes as usize);
                 log.on_segment_ready(key);
             }
             Request::WriteIndex { key, bytes } => {
-                self.disk.write(FileKey::Index(key), 0, &bytes);
-                self.disk.flush(FileKey::Index(key));
+                self.disk.replace(&key.index_path(), &bytes);
                 log.on_index_written(key);
             }
+            Request::SaveStarts(bytes) => {
+                let dir = log_dir(self.generation, shard as u32);
+                self.disk.replace(&format!("{dir}/starts"), &bytes);
+                log.on_starts_saved();
+            }
             Request::Delete(key) => {
-                assert!(self.disk.exists(FileKey::Segment(key)), "deleted twice");
-                self.disk.delete(FileKey::Segment(key));
-                self.disk.delete(FileKey::Index(key));
+                assert!(self.disk.exists(&key.path()), "deleted twice");
+                self.disk.delete(&key.path());
+                self.disk.delete(&key.index_path());
             }
         }
         true
@@ -268,8 +258,8 @@ impl Engine {
             if let Some(sealed) = sealed.filter(|sealed| !sealed.written) {
                 let sectors = disk.random.below(sealed.commit.bytes / 512 + 1);
                 let bytes = if power { sealed.commit.bytes } else { sectors * 512 };
-                let file = FileKey::Segment(sealed.commit.segment);
-                disk.write(file, sealed.commit.position as usize, &sealed.bytes[..bytes]);
+                let file = sealed.commit.segment.path();
+                disk.write(&file, sealed.commit.position as usize, &sealed.bytes[..bytes]);
             }
             let mut deletions = disk.random.below(3);
             for request in outstanding {
@@ -277,17 +267,17 @@ impl Engine {
                     Request::WriteIndex { key, bytes } if disk.random.one_in(2) => {
                         let sectors = disk.random.below(bytes.len() / 512 + 1);
                         let bytes = if power { bytes.len() } else { sectors * 512 };
-                        disk.write(FileKey::Index(key), 0, &vec![0x5a; bytes]);
+                        disk.write(&format!("{}.new", key.index_path()), 0, &vec![0x5a; bytes]);
                     }
                     Request::MakeSegment(key) if disk.random.one_in(2) => {
                         let bytes = disk.random.below(setup.segment_bytes as usize / 512) * 512;
-                        disk.begin_to_make(FileKey::Segment(key), bytes);
+                        disk.begin_to_make(&key.path(), bytes);
                     }
                     Request::Delete(key) if deletions > 0 => {
                         deletions -= 1;
-                        disk.delete(FileKey::Segment(key));
+                        disk.delete(&key.path());
                         if deletions > 0 || disk.random.one_in(2) {
-                            disk.delete(FileKey::Index(key));
+                            disk.delete(&key.index_path());
                         }
                     }
                     _ => {}
@@ -299,113 +289,62 @@ impl Engine {
         }
     }
 
-    /// Starts with `shards` shards. `interrupt_in`: so many steps of recovery and power is lost.
+    /// Starts with `shards` shards. `interrupt_in`: so many changes of files and power is lost.
     pub fn start(&mut self, shards: u32, interrupt_in: Option<usize>) -> Result<(), Failed> {
-        self.interrupt_in = interrupt_in;
-        let recovered = self.recover(shards)?;
-        let seed = self.random().next();
-        let generation = self.manifest.generation;
-        self.starts = LogStarts::new(self.setup.streams.len(), self.setup.partitions);
+        let streams = self.setup.streams.iter().enumerate().map(|(id, stream)| StreamWanted {
+            name: StreamName::try_from(format!("s{id}")).expect("a valid name"),
+            durability: stream.durability,
+        });
+        let wanted = Wanted {
+            shards,
+            partitions: None,
+            partitions_of_new: self.setup.partitions,
+            streams: streams.collect(),
+            block: self.setup.block,
+            wall_ms: self.wall_ms,
+        };
+        let mut random = self.random().clone();
+        let files = Attempt {
+            disk: RefCell::new(std::mem::take(&mut self.disk)),
+            left: Cell::new(interrupt_in),
+        };
+        let started = start::start(&files, &wanted, &mut || random.next());
+        self.disk = files.disk.into_inner();
+        self.random().0 = random.0;
+        let mut started = match started {
+            Ok(started) => started,
+            Err(_) if files.left.get() == Some(0) => {
+                self.disk.crash();
+                return Err(Failed::Interrupted);
+            }
+            Err(cause) => return Err(Failed::Start(cause)),
+        };
+        self.lost = started.manifest.lost.len() + started.torn.len();
+        self.lower_ceilings(&mut started.recovered);
+        self.needs = started.recovered.needs(shards);
+        self.generation = started.manifest.current.generation;
+        let (seed, generation) = (started.manifest.current.seed, self.generation);
+        self.age_ms = self.age_ms.max(started.manifest.age_ms);
         self.shards = (0..shards)
-            .map(|shard| Shard {
-                log: Log::new(self.setup.options(generation, shard, shards), &recovered, seed),
-                sealed: None,
-                last: None,
-                outstanding: Vec::new(),
+            .map(|shard| {
+                let options = self.setup.options(generation, shard, shards);
+                Shard {
+                    log: Log::new(options, &started.recovered, &self.needs, seed),
+                    sealed: None,
+                    last: None,
+                    outstanding: Vec::new(),
+                }
             })
             .collect();
         Ok(())
     }
 
-    fn step(&mut self) -> Result<(), Failed> {
-        match &mut self.interrupt_in {
-            None => Ok(()),
-            Some(0) => {
-                self.disk.crash();
-                Err(Failed::Interrupted)
-            }
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
+    /// Fewer offsets than a start reserves, so that they run out.
+    fn lower_ceilings(&self, recovered: &mut Recovered) {
+        let Some(reserved) = self.setup.reserved else { return };
+        for offsets in recovered.offsets.values_mut() {
+            offsets.ceiling = offsets.ceiling.min(offsets.next.plus(reserved));
         }
-    }
-
-    fn recover(&mut self, shards: u32) -> Result<Recovered, Failed> {
-        let Manifest { generation, shards: logs, offsets, sealed } = self.manifest.clone();
-        let mut recovered = Recovered { offsets, ..Recovered::default() };
-        for key in sealed {
-            // What is not there any more was deleted since, its index last.
-            if self.disk.exists(FileKey::Segment(key)) {
-                let index = self.disk.contents(FileKey::Index(key)).expect("there before");
-                let (end, spans) = decode_directory(index).expect("durable before");
-                recovered.segments.push(RecoveredSegment { key, end, spans });
-            }
-        }
-        for log in 0..logs {
-            self.recover_log(generation, log, logs, &mut recovered)?;
-        }
-        recovered.settle();
-        let durabilities: Vec<_> = self.setup.streams.iter().map(|s| s.durability).collect();
-        recovered.reserve(&durabilities, self.setup.partitions);
-        if let Some(reserved) = self.setup.reserved {
-            for offsets in recovered.offsets.values_mut() {
-                offsets.ceiling = offsets.ceiling.min(offsets.next.plus(reserved));
-            }
-        }
-        self.step()?;
-        self.manifest = Manifest {
-            generation: generation + 1,
-            shards,
-            offsets: recovered.offsets.clone(),
-            sealed: recovered.segments.iter().map(|segment| segment.key).collect(),
-        };
-        Ok(recovered)
-    }
-
-    fn recover_log(
-        &mut self,
-        generation: u32,
-        log: u32,
-        logs: u32,
-        recovered: &mut Recovered,
-    ) -> Result<(), Failed> {
-        let own = |place: &(u32, u32)| PartitionId(place.1).owner(logs) == ShardId(log);
-        let offsets = recovered.offsets.iter().filter(|(place, _)| own(place));
-        let mut scan = LogScan::new(offsets.map(|(place, row)| (*place, *row)).collect());
-        let keys = self.disk.segments(generation, log);
-        for &key in &keys {
-            let file = self.disk.contents(FileKey::Segment(key)).expect("listed");
-            let header = SegmentHeader::read(file).map(|(header, _, _)| header);
-            let index = self.disk.contents(FileKey::Index(key)).and_then(decode);
-            match (header, index) {
-                (Some(header), Some((end, spans)))
-                    if header.key == key && header.identity == end.identity =>
-                {
-                    scan.indexed(&header, end, spans)?;
-                }
-                _ => scan.scan(key, file)?,
-            }
-        }
-        let end = scan.finish();
-        for &key in &keys {
-            self.step()?;
-            match end.segments.iter().find(|(kept, _, _)| *kept == key) {
-                Some((_, end, _)) => self.disk.cut(FileKey::Segment(key), end.end as usize),
-                None => {
-                    self.disk.delete(FileKey::Segment(key));
-                    self.step()?;
-                    self.disk.delete(FileKey::Index(key));
-                }
-            }
-        }
-        for (key, bytes) in recovered.add_log(end, self.setup.block) {
-            self.disk.cut(FileKey::Index(key), 0);
-            self.disk.write(FileKey::Index(key), 0, &bytes);
-            self.step()?;
-            self.disk.flush(FileKey::Index(key));
-        }
-        Ok(())
     }
 
     /// Whether the caches keep to their limits; their newest pieces stay whatever their size.

@@ -9,7 +9,7 @@ mod model;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use tidegate::log::{FileKey, Request, StreamOptions};
+use tidegate::log::{Request, StreamOptions};
 use tidegate::record::{Compression, Durability};
 
 use engine::{Engine, Failed, Setup};
@@ -253,7 +253,7 @@ fn restart(engine: &mut Engine, model: &mut Model, end: End, shards: u32, interr
             Ok(()) => break,
             Err(Failed::Interrupted) if end == End::Killed => end = End::PowerLoss,
             Err(Failed::Interrupted) => {}
-            Err(Failed::Damage(damage)) => panic!("{damage}"),
+            Err(Failed::Start(cause)) => panic!("{cause}"),
         }
     }
     if engine.shards.is_empty() {
@@ -288,22 +288,22 @@ fn harm(setup: Setup, shards: u32, seed: u64, ops: &[Op], place: (usize, usize),
     let last: Vec<_> = engine.shards.iter().filter_map(|shard| shard.last).collect();
     engine.crash(true);
     let files = engine.disk.files();
-    let Some((key, bytes)) = files.get(place.0 % files.len().max(1)).copied() else { return };
+    let Some((key, bytes)) = files.get(place.0 % files.len().max(1)).cloned() else { return };
     let at = place.1 % bytes;
-    let in_last = last.iter().any(|commit| {
-        key == FileKey::Segment(commit.segment) && at / 512 * 512 >= commit.position as usize
-    });
+    let in_last = last
+        .iter()
+        .any(|commit| key == commit.segment.path() && at / 512 * 512 >= commit.position as usize);
     if lost {
-        engine.disk.harm(key, at / 512 * 512, |bytes| {
+        engine.disk.harm(&key, at / 512 * 512, |bytes| {
             let end = bytes.len().min(512);
             bytes[..end].fill(0);
         });
     } else {
-        engine.disk.harm(key, at, |bytes| bytes[0] ^= 0x10);
+        engine.disk.harm(&key, at, |bytes| bytes[0] ^= 0x10);
     }
     match engine.start(shards, None) {
-        Err(Failed::Damage(_)) => {
-            assert!(matches!(key, FileKey::Segment(_)), "an index is only made again");
+        Err(Failed::Start(cause)) => {
+            assert!(key.ends_with("manifest.json"), "{key}: {cause}");
         }
         Err(Failed::Interrupted) => unreachable!("nothing interrupts"),
         Ok(()) => {

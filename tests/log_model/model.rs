@@ -255,7 +255,7 @@ impl Model {
     pub fn expire(&mut self, engine: &mut Engine) {
         let age_ms = engine.age_ms;
         for shard in 0..engine.shards.len() {
-            engine.shards[shard].log.expire(age_ms, &engine.starts);
+            engine.shards[shard].log.expire(age_ms, &engine.needs);
         }
         let before: BTreeMap<_, _> = self.rows.iter().map(|(p, row)| (*p, row.start)).collect();
         self.observe(engine);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tidegate::log::frame::{self, Entry};
 use tidegate::log::segment::SegmentHeader;
-use tidegate::log::{self, Commit, Log, LogStarts};
+use tidegate::log::{self, Commit, Log, Needs};
 use tidegate::observe::ShardMetrics;
 use tidegate::record::{PartitionId, ShardId, StreamId};
 use tidegate::shard::{Clock, Request, Shard};
@@ -234,9 +234,9 @@ impl Node {
     }
 
     /// Publishes what is published now and then.
-    pub fn publish_metrics(&mut self, starts: &LogStarts) {
+    pub fn publish_metrics(&mut self, needs: &Needs) {
         if let Some(shard) = &mut self.shard {
-            shard.expire(starts);
+            shard.expire(needs);
         }
     }
 
@@ -321,7 +321,7 @@ impl Node {
                 log::Request::MakeSegment(key) => log.on_segment_ready(key),
                 log::Request::WriteIndex { key, .. } => log.on_index_written(key),
                 log::Request::Read(read) => panic!("nobody reads: {read:?}"),
-                log::Request::Delete(key) => panic!("nothing expires, but {key:?} does"),
+                log::Request::Delete(_) | log::Request::SaveStarts(_) => panic!("nothing expires"),
             }
         }
         self.log_requests = log_requests;
@@ -343,7 +343,7 @@ impl Node {
             Entry::Batch { stream, partition, batch, .. } => {
                 Some((Place { stream: stream as usize, partition }, batch))
             }
-            Entry::Reservation { .. } => None,
+            Entry::Reservation { .. } | Entry::Range { .. } => None,
         });
         around.ledger.sealed(self.index, commit.segment.sequence, batches);
         self.under_way = Some(UnderWay { commit, written: false });

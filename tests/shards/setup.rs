@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate::ingest::mqtt;
 use tidegate::log::recovery::Recovered;
-use tidegate::log::{self, Log, StreamOptions};
+use tidegate::log::{self, Log, Needs, StreamOptions};
 use tidegate::observe::ShardMetrics;
 use tidegate::record::{
     Compression, Durability, PartitionBy, PartitionId, ShardId, StreamId, StreamName, partition_of,
@@ -165,7 +165,7 @@ impl Setup {
         let durabilities: Vec<_> = self.streams.iter().map(|stream| stream.durability).collect();
         let mut recovered = Recovered::default();
         recovered.reserve(&durabilities, self.partitions());
-        Log::new(options, &recovered, u64::from(shard) + 1)
+        Log::new(options, &recovered, &Needs::default(), u64::from(shard) + 1)
     }
 
     pub fn limits(&self) -> mqtt::Limits {

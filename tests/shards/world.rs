@@ -1,6 +1,6 @@
 //! Several shards, their devices, and what must hold between them.
 
-use tidegate::log::LogStarts;
+use tidegate::log::Needs;
 use tidegate::observe::HoldCause;
 use tidegate::record::ShardId;
 use tidegate::ring::lane;
@@ -36,7 +36,7 @@ pub struct World {
     pub links: Vec<Link>,
     pub ledger: Ledger,
     random: Random,
-    starts: LogStarts,
+    needs: Needs,
     ends: Vec<u64>,
     stopping: bool,
     now_ns: u64,
@@ -59,7 +59,7 @@ impl World {
             links: Vec::new(),
             ledger: Ledger::new(setup, client_ids),
             random: Random(seed),
-            starts: LogStarts::new(setup.streams.len(), setup.partitions()),
+            needs: Needs::default(),
             ends: vec![0; places],
             stopping: false,
             now_ns: 0,
@@ -266,7 +266,7 @@ impl World {
     fn check_credits(&mut self) {
         let mut granted_by = vec![0; self.nodes.len()];
         for node in &mut self.nodes {
-            node.publish_metrics(&self.starts);
+            node.publish_metrics(&self.needs);
             let buffers = usize::from(self.setup.receive_buffers());
             assert_eq!(node.sockets.buffers(), (buffers, 0), "receive buffers");
             assert_eq!(node.metrics.ring.pinned_buffers.value(), 0);
@@ -345,7 +345,7 @@ impl World {
     pub fn describe(&mut self) -> String {
         let mut out = String::new();
         for node in &mut self.nodes {
-            node.publish_metrics(&self.starts);
+            node.publish_metrics(&self.needs);
             out += &format!("\n{}", node.describe());
         }
         for (index, link) in self.links.iter().enumerate().filter(|(_, link)| !link.closed) {

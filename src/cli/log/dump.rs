@@ -13,7 +13,7 @@ use super::Error;
 use super::frames::{Batch, for_each_batch};
 use super::inventory::{Directory, Inventory, Segment};
 use super::text::{json_of, moment, quoted};
-use crate::log::recovery::Damage;
+use crate::log::scan::Damage;
 use crate::record::batch::{RecordView, for_each_record};
 
 /// What to print.

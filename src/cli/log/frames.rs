@@ -5,7 +5,7 @@
 
 use super::inventory::Segment;
 use crate::log::frame::{self, Entry};
-use crate::log::recovery::Damage;
+use crate::log::scan::Damage;
 use crate::log::segment::SegmentHeader;
 use crate::record::batch::BatchHeader;
 
@@ -62,7 +62,7 @@ pub fn for_each_batch<'a>(
                         return Ok(());
                     }
                 }
-                Some(Entry::Reservation { .. }) => {}
+                Some(Entry::Reservation { .. } | Entry::Range { .. }) => {}
                 None => return Err(damage(at, "a frame contradicts itself")),
             }
         }

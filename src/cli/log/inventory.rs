@@ -1,26 +1,22 @@
 //! What a data directory holds: the same finding as at a start of the engine, changing nothing.
 //!
 //! Comes in: a path. Goes out: the locked directory with its manifest; its segments with where each
-//! of them ends, what they hold of each partition, and what is damaged. Index files say so where
-//! they are; segments without one, as a crash or a clean stop leaves the last of each log, are
-//! looked through as recovery does, on mapped bytes. The invariant: the lock is held.
+//! of them ends, what they hold of each partition, and what is damaged, all as the next start would
+//! find it. The invariant: the lock is held.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::driver::data_dir::{self, index_path, log_dir, segment_path};
+use crate::driver::data_dir::{self, index_path, segment_path};
+use crate::driver::disk_files::DiskFiles;
 use crate::driver::mapped::Mapped;
 use crate::log::SegmentKey;
-use crate::log::index::{self, SegmentEnd, Span};
-use crate::log::manifest::{Manifest, SealedSegment};
-use crate::log::recovery::{BLOCK_MIN, Damage, LogScan, Recovered, RecoveredSegment};
-use crate::log::segment::SegmentHeader;
-
-/// Enough for every segment header: 32,000 partitions in one log.
-const HEADER_BYTES_MAX: u64 = 1 << 20;
+use crate::log::inspect::inspect;
+use crate::log::manifest::Manifest;
+use crate::log::recovery::{Recovered, RecoveredSegment};
+use crate::log::scan::{BLOCK_MIN, Damage};
 
 /// A locked data directory.
 #[derive(Debug)]
@@ -91,168 +87,36 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Looks at everything in the directory.
+    /// Looks at everything in the directory, as a start does, changing nothing.
     ///
     /// # Errors
     /// The system's; damage is no error here.
     pub fn take(directory: &Directory) -> Result<Self, Error> {
-        let mut inventory = Self::default();
         let manifest = &directory.manifest;
-        for row in &manifest.offsets {
-            inventory.recovered.offsets.insert((row.stream, row.partition), (*row).into());
+        let files = DiskFiles::new(&directory.path);
+        let recovery = inspect(&files, manifest, BLOCK_MIN, &mut |_, _| Ok(()))
+            .map_err(|cause| data_dir::Error::new(&directory.path, cause))?;
+        let mut inventory = Self { torn: recovery.torn, ..Self::default() };
+        for RecoveredSegment { key, end, .. } in &recovery.recovered.segments {
+            let file_bytes = size(&segment_path(&directory.path, *key))?.unwrap_or(0);
+            inventory.segments.push(Segment {
+                key: *key,
+                identity: end.identity,
+                end: end.end,
+                file_bytes,
+                sealed: manifest.sealed.iter().any(|sealed| sealed.key() == *key),
+            });
+            let index = size(&index_path(&directory.path, *key))?;
+            inventory.index_bytes += index.unwrap_or(0);
         }
-        let mut before: Option<(u32, u32)> = None;
-        for sealed in &manifest.sealed {
-            let log = Some((sealed.generation, sealed.log));
-            if inventory.take_sealed(directory, sealed)? {
-                before = log;
-            } else if before == log {
-                // Retention deletes from the front.
-                let what = "its file is missing, and one before it is there";
-                inventory.damages.push(Damage { key: key_of(sealed), at: 0, what });
-            }
+        for key in &recovery.unbegun {
+            let bytes = size(&segment_path(&directory.path, *key))?.unwrap_or(0);
+            inventory.unused = (inventory.unused.0 + 1, inventory.unused.1 + bytes);
         }
-        for log in 0..manifest.current.shards {
-            inventory.take_log(directory, log)?;
-        }
-        inventory.segments.sort_unstable_by_key(|segment| segment.key);
-        inventory.recovered.segments.sort_unstable_by_key(|segment| segment.key);
-        inventory.recovered.settle();
+        inventory.damages.clone_from(&recovery.recovered.damages);
+        inventory.recovered = recovery.recovered;
         Ok(inventory)
     }
-
-    /// A segment that the manifest names; false when it is not there.
-    fn take_sealed(&mut self, directory: &Directory, named: &SealedSegment) -> Result<bool, Error> {
-        let key = key_of(named);
-        let Some(file_bytes) = size(&segment_path(&directory.path, key))? else {
-            return Ok(false);
-        };
-        let indexed = self.read_index(directory, key)?;
-        let indexed = indexed.filter(|(end, _)| end.identity == named.identity);
-        let mut scan = LogScan::new(BTreeMap::new());
-        let damage = match indexed {
-            Some((end, spans)) => {
-                let end = SegmentEnd { end: named.end, ..end };
-                self.keep_indexed(key, end, spans, file_bytes);
-                return Ok(true);
-            }
-            None => scan.scan(key, &directory.map(key)?).err(),
-        };
-        let end = scan.finish();
-        let reached = end.segments.first().map_or(0, |(_, end, _)| end.end);
-        let short = (reached != named.end).then_some(Damage {
-            key,
-            at: reached,
-            what: "it ends before the manifest says that it does",
-        });
-        self.damages.extend(damage.or(short));
-        for (key, end, _) in &end.segments {
-            self.segments.push(segment(*key, end, file_bytes, true));
-        }
-        // What the table in its header says is older than the manifest.
-        let mut alone = Recovered::default();
-        alone.add_log(end, BLOCK_MIN);
-        self.recovered.segments.append(&mut alone.segments);
-        Ok(true)
-    }
-
-    fn keep_indexed(&mut self, key: SegmentKey, end: SegmentEnd, spans: Vec<Span>, bytes: u64) {
-        self.segments.push(segment(key, &end, bytes, true));
-        self.recovered.segments.push(RecoveredSegment { key, end, spans });
-    }
-
-    /// A log of the last generation, as a start would recover it.
-    fn take_log(&mut self, directory: &Directory, log: u32) -> Result<(), Error> {
-        let current = directory.manifest.current;
-        let mine = self.recovered.offsets.iter();
-        let mine = mine.filter(|((_, partition), _)| partition % current.shards == log);
-        let mut scan = LogScan::new(mine.map(|(place, row)| (*place, *row)).collect());
-        let keys = keys(directory, current.generation, log)?;
-        let mut harmed = false;
-        for &key in &keys {
-            if let Err(damage) = self.scan_segment(directory, key, &mut scan)? {
-                self.damages.push(damage);
-                harmed = true;
-                break;
-            }
-        }
-        let end = scan.finish();
-        // Behind damage nothing is known: neither what a tail is, nor what holds nothing.
-        self.torn.extend(end.torn.filter(|_| !harmed));
-        for key in keys {
-            let bytes = size(&segment_path(&directory.path, key))?.unwrap_or(0);
-            match end.segments.iter().find(|(kept, ..)| *kept == key) {
-                Some((_, end, _)) => self.segments.push(segment(key, end, bytes, false)),
-                None if harmed => {}
-                None => self.unused = (self.unused.0 + 1, self.unused.1 + bytes),
-            }
-        }
-        // The index files that a start would write.
-        self.recovered.add_log(end, BLOCK_MIN);
-        Ok(())
-    }
-
-    fn scan_segment(
-        &mut self,
-        directory: &Directory,
-        key: SegmentKey,
-        scan: &mut LogScan,
-    ) -> Result<Result<(), Damage>, Error> {
-        if let Some((end, spans)) = self.read_index(directory, key)? {
-            let path = segment_path(&directory.path, key);
-            let mut front = Vec::new();
-            File::open(&path)
-                .and_then(|file| file.take(HEADER_BYTES_MAX).read_to_end(&mut front))
-                .map_err(failed("reading", &path))?;
-            let header = SegmentHeader::read(&front).map(|(header, ..)| header);
-            if let Some(header) = header.filter(|h| h.key == key && h.identity == end.identity) {
-                return Ok(scan.indexed(&header, end, spans));
-            }
-        }
-        Ok(scan.scan(key, &directory.map(key)?))
-    }
-
-    fn read_index(
-        &mut self,
-        directory: &Directory,
-        key: SegmentKey,
-    ) -> Result<Option<(SegmentEnd, Vec<Span>)>, Error> {
-        let path = index_path(&directory.path, key);
-        match fs::read(&path) {
-            Ok(file) => {
-                self.index_bytes += file.len() as u64;
-                Ok(index::decode(&file))
-            }
-            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(failed("reading", &path)(cause)),
-        }
-    }
-}
-
-fn segment(key: SegmentKey, end: &SegmentEnd, file_bytes: u64, sealed: bool) -> Segment {
-    Segment { key, identity: end.identity, end: end.end, file_bytes, sealed }
-}
-
-fn key_of(sealed: &SealedSegment) -> SegmentKey {
-    SegmentKey { generation: sealed.generation, log: sealed.log, sequence: sealed.sequence }
-}
-
-/// Segments in a log's directory, in order.
-fn keys(directory: &Directory, generation: u32, log: u32) -> Result<Vec<SegmentKey>, Error> {
-    let path = log_dir(&directory.path, generation, log);
-    let entries = match fs::read_dir(&path) {
-        Ok(entries) => entries,
-        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(cause) => return Err(failed("reading", &path)(cause)),
-    };
-    let mut keys = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(failed("reading", &path))?.file_name();
-        let sequence = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse().ok());
-        keys.extend(sequence.map(|sequence| SegmentKey { generation, log, sequence }));
-    }
-    keys.sort_unstable();
-    Ok(keys)
 }
 
 /// Bytes of a file, if it is there.

@@ -12,7 +12,7 @@ use super::frames::for_each_batch;
 use super::inventory::{Directory, Inventory};
 use super::text::moment;
 use crate::log::SegmentKey;
-use crate::log::recovery::Damage;
+use crate::log::scan::Damage;
 use crate::record::{PartitionId, StreamId};
 
 /// Timestamps of the first records that are kept, by (stream, partition).
@@ -85,7 +85,7 @@ fn partition_rows(
         for partition in 0..directory.manifest.partitions {
             let (id, place) = (StreamId(stream as u32), PartitionId(partition));
             let offsets = recovered.offsets(id, place);
-            let spans = recovered.spans(id, place);
+            let spans = recovered.layout(id, place).spans;
             let records: u64 = spans.iter().map(|(_, span)| span.next.0 - span.base.0).sum();
             let entries = spans.iter().filter_map(|(_, span)| span.entries);
             let batches: u64 = entries.map(|entries| u64::from(entries.count)).sum();
@@ -158,7 +158,9 @@ fn first_times(
     let recovered = &inventory.recovered;
     let mut wanted: BTreeMap<SegmentKey, BTreeSet<(u32, u32)>> = BTreeMap::new();
     for &(stream, partition) in recovered.offsets.keys() {
-        if let Some((key, _)) = recovered.spans(StreamId(stream), PartitionId(partition)).front() {
+        if let Some((key, _)) =
+            recovered.layout(StreamId(stream), PartitionId(partition)).spans.front()
+        {
             wanted.entry(*key).or_default().insert((stream, partition));
         }
     }

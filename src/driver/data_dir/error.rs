@@ -1,10 +1,10 @@
 //! Why a data directory cannot be used: what was found, where, and what to do.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::log::manifest::Refused;
-use crate::log::recovery::Damage;
+use crate::log::start;
 
 /// Why a data directory cannot be used, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +40,6 @@ pub enum Error {
         /// As asked for.
         asked: u32,
     },
-    /// Acknowledged data is harmed.
-    #[error("the log in {} is damaged: {damage}\nNothing was changed. Restore the directory from a copy, or move it away to begin anew.", .dir.display())]
-    Damaged {
-        /// The directory.
-        dir: PathBuf,
-        /// What and where.
-        damage: Damage,
-    },
     /// The operating system refused.
     #[error("{what} {} failed: {cause}", .path.display())]
     Io {
@@ -58,4 +50,32 @@ pub enum Error {
         /// Why not.
         cause: io::Error,
     },
+}
+
+impl Error {
+    /// What a start of `dir` failed with.
+    pub fn new(dir: &Path, cause: start::Error) -> Self {
+        let dir = dir.to_owned();
+        match cause {
+            start::Error::Io { what, path, cause } => {
+                Self::Io { what, path: dir.join(path), cause }
+            }
+            start::Error::NotOurs => Self::NotOurs(dir),
+            start::Error::Partitions { there, asked } => Self::Partitions { dir, there, asked },
+            start::Error::Manifest(cause) => Self::Manifest {
+                remedy: match cause {
+                    Refused::Newer(..) => {
+                        "Start the version of Tidegate that wrote it, or a newer one."
+                    }
+                    Refused::Older(..) => {
+                        "Read it with the version that wrote it, and name a new directory with \
+                         --data-dir."
+                    }
+                    _ => "`tidegate log repair` restores it from the copy of an earlier start.",
+                },
+                dir,
+                cause,
+            },
+        }
+    }
 }
