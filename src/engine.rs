@@ -23,7 +23,7 @@ use crate::driver::preflight;
 use crate::driver::stop::StopSignals;
 use crate::driver::ways::{self, Stopper};
 use crate::driver::{listen, storage};
-use crate::log::start::{StreamWanted, Wanted};
+use crate::log::start::{SPARE_DIR, StreamWanted, Wanted};
 use crate::observe::Registry;
 use crate::record::ShardId;
 use crate::{control, observe};
@@ -268,6 +268,12 @@ fn start_shards(
             sockets: options::sockets(config, listeners, Arc::clone(&open)),
             storage: storage::Options {
                 dir: ground.data.path.clone(),
+                spare: storage::Spare {
+                    dir: ground.data.path.join(SPARE_DIR),
+                    shard: id.0,
+                    shards: ground.shards,
+                    files_max: config.log.segments_ahead as usize,
+                },
                 log_dir: data_dir::log_dir(
                     &ground.data.path,
                     ground.data.manifest.current.generation,

@@ -12,6 +12,8 @@
 
 #![allow(unsafe_code)]
 
+mod house;
+
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
@@ -42,8 +44,7 @@ const REACT_EVERY_COMMITTING: Duration = Duration::from_micros(200);
 const REACT_EVERY: Duration = Duration::from_millis(1);
 /// A wait that only the reactor ends, and no longer than a turn of it takes.
 const REACT_WAIT: Duration = Duration::from_micros(1);
-/// How often quantiles are published, and how often retention looks.
-const PUBLISH_EVERY: Duration = Duration::from_millis(200);
+/// How often retention looks; nobody sleeps longer.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// How long a refused segment waits for another try.
 const SEGMENT_RETRY: Duration = Duration::from_millis(500);
@@ -316,57 +317,6 @@ impl Turning {
             }
             Event::IndexWritten(key) => shard.log().on_index_written(key),
             Event::StartsSaved => shard.log().on_starts_saved(),
-        }
-    }
-
-    /// What is due now and then.
-    fn keep_house(&mut self) {
-        let now = Instant::now();
-        if now >= self.publish_at {
-            self.publish_at = now + PUBLISH_EVERY;
-            self.thread.shard.publish_times();
-            self.watch_disk(now);
-        }
-        if now >= self.expire_at {
-            self.expire_at = now + EXPIRE_EVERY;
-            self.thread.shard.expire(&self.thread.needs);
-            self.tell_damages();
-        }
-        if self.retry_segment_at.is_some_and(|at| now >= at) {
-            self.retry_segment_at = None;
-            self.thread.shard.log().retry_segment();
-        }
-    }
-
-    /// Says loudly what readers found to be damaged, once a place.
-    fn tell_damages(&mut self) {
-        let mut damages = Vec::new();
-        self.thread.shard.log().take_damages(&mut damages);
-        self.thread.shard.metrics().log.damages.add(damages.len() as u64);
-        for (file, at) in damages {
-            tracing::error!(
-                "{file} cannot be read, or is not what was written, at byte {at}: readers of these \
-                 records get CORRUPT_MESSAGE and can go on behind them (tidegate log verify)"
-            );
-        }
-    }
-
-    /// Says loudly when publishers are held back because the disk is full, and when that is over.
-    fn watch_disk(&mut self, now: Instant) {
-        let starved = self.thread.shard.log().is_starved();
-        if starved && self.starved_since.is_none() {
-            self.starved_since = Some(now);
-            self.thread.shard.metrics().enter(ShardState::DiskFull);
-            self.thread.shard.metrics().log.disk_full_episodes.increment();
-            tracing::error!(
-                "no room for another segment: publishers are held back unacknowledged, consumers \
-                 are served; free disk space or lower the retention, and it goes on by itself"
-            );
-        }
-        if !starved && let Some(since) = self.starved_since.take() {
-            self.thread.shard.metrics().enter(ShardState::Serving);
-            let held = now - since;
-            tracing::warn!("there is room again, publishers go on after {held:.1?}");
         }
     }
 

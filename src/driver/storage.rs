@@ -5,6 +5,8 @@
 //! be written or flushed ends the process on the spot, before anything more is acknowledged: after a
 //! failed flush nobody knows what the device holds, so that nothing is tried again.
 
+mod segments;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
@@ -12,19 +14,17 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult, remove};
+use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
+
+pub use segments::Spare;
+use segments::Spares;
 
 use super::data_dir::{index_path, log_dir, segment_path};
-use super::disk;
 use super::signal::Signal;
 use crate::config::Prepare;
 use crate::log::{Commit, FileKey, ReadRequest, Request, SegmentKey, starts};
 use crate::record::{SharedBytes, StableBytes};
 
-/// Bytes of zeros written at once when a segment is made.
-const ZEROS_BYTES: usize = 128 << 10;
-/// How long the zeros pause between two writes while another segment is ready: commits go between.
-const ZEROS_PAUSE: Duration = Duration::from_millis(1);
 /// How long a failed index or deletion waits for another try.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often a delayed commit looks whether its delay has ended.
@@ -92,6 +92,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// The directory of this shard's log.
     pub log_dir: PathBuf,
+    /// Where files wait for being used again, and which of them are this shard's.
+    pub spare: Spare,
     /// Bytes of a segment.
     pub segment_bytes: u64,
     /// How segments are made ready; `Auto` is decided by now.
@@ -140,6 +142,8 @@ struct Shared {
     deleting: Cell<bool>,
     /// No segment is ready: the one that is made is wanted now.
     hurry: Cell<bool>,
+    /// Files of segments that are used again.
+    spares: RefCell<Spares>,
     /// Tasks that have not ended.
     tasks: Cell<usize>,
     events: RefCell<Vec<Event>>,
@@ -174,6 +178,7 @@ impl Storage {
     /// Storage whose events raise `signal`.
     pub fn new(options: Options, signal: Rc<Signal>) -> Self {
         let shared = Shared {
+            spares: RefCell::new(Spares::find(&options)),
             options,
             writable: RefCell::default(),
             opened: RefCell::default(),
@@ -327,75 +332,6 @@ impl Shared {
         Ok(file)
     }
 
-    /// Makes the file of a segment: space, zeros where commits are to overwrite, all of it and the
-    /// directory entry flushed.
-    async fn make_segment(&self, key: SegmentKey) -> io::Result<()> {
-        let bytes = self.options.segment_bytes;
-        let (free, _) = disk::space(&self.options.dir)?;
-        if free < bytes + self.options.reserve_bytes {
-            let text = format!(
-                "{} MiB are free, a segment takes {} MiB and {} MiB are kept free (log.reserve_bytes)",
-                free >> 20,
-                bytes >> 20,
-                self.options.reserve_bytes >> 20
-            );
-            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
-        }
-        let path = segment_path(&self.options.dir, key);
-        let made = self.fill_segment(&path, bytes).await;
-        match made {
-            Ok(file) => {
-                sync_dir(log_dir(&self.options.dir, key.generation, key.log)).await?;
-                self.writable.borrow_mut().insert(key, Rc::new(file));
-                Ok(())
-            }
-            Err(cause) => {
-                // Half a segment only takes the space that is wanting; it holds nothing.
-                let _ = remove(&path).await;
-                Err(cause)
-            }
-        }
-    }
-
-    async fn fill_segment(&self, path: &Path, bytes: u64) -> io::Result<DmaFile> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .dma_open(path)
-            .await?;
-        let zeros = self.options.prepare != Prepare::Append;
-        file.pre_allocate(bytes, !zeros).await?;
-        if zeros {
-            let mut buffer = file.alloc_dma_buffer(ZEROS_BYTES);
-            buffer.as_bytes_mut().fill(0);
-            let buffer = Rc::new(buffer);
-            let mut at = 0;
-            while at < bytes {
-                // Segments are multiples of 4096, not of this buffer.
-                let length = (bytes - at).min(ZEROS_BYTES as u64);
-                let piece = if length == ZEROS_BYTES as u64 {
-                    Rc::clone(&buffer)
-                } else {
-                    let mut rest = file.alloc_dma_buffer(length as usize);
-                    rest.as_bytes_mut().fill(0);
-                    Rc::new(rest)
-                };
-                let written = file.write_rc_at(piece, at).await?;
-                if written as u64 != length {
-                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-                }
-                at += length;
-                if !self.hurry.get() {
-                    glommio::timer::sleep(ZEROS_PAUSE).await;
-                }
-            }
-        }
-        file.fdatasync().await?;
-        Ok(file)
-    }
-
     /// Writes an index file; it is tried again until it is there, as memory holds it until then.
     async fn write_index(&self, key: SegmentKey, bytes: Vec<u8>) {
         let path = index_path(&self.options.dir, key);
@@ -447,27 +383,6 @@ impl Shared {
             }
         }
     }
-
-    /// Deletes in the order that was asked for, segment before index, and goes on only when each is
-    /// gone: a segment that is missing behind one that is there would be damage.
-    async fn delete_all(&self) {
-        loop {
-            let Some(key) = self.deletions.borrow().front().copied() else { break };
-            self.writable.borrow_mut().remove(&key);
-            let segment = segment_path(&self.options.dir, key);
-            let index = index_path(&self.options.dir, key);
-            for (file, path) in [(FileKey::Segment(key), segment), (FileKey::Index(key), index)] {
-                self.opened.borrow_mut().retain(|(opened, _)| *opened != file);
-                while let Err(cause) = delete(&path).await {
-                    tracing::warn!("deleting {} failed, trying again: {cause}", path.display());
-                    glommio::timer::sleep(RETRY_AFTER).await;
-                }
-            }
-            tracing::info!("segment {} deleted: nothing in it is kept any more", key.stem());
-            self.deletions.borrow_mut().pop_front();
-        }
-        self.deleting.set(false);
-    }
 }
 
 fn write_starts(dir: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -477,14 +392,6 @@ fn write_starts(dir: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&aside, dir.join(starts::FILE))?;
     std::fs::File::open(dir)?.sync_all()
-}
-
-/// Deletes a file that may be gone already.
-async fn delete(path: &Path) -> io::Result<()> {
-    match remove(path).await.map_err(io::Error::from) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
-        _ => Ok(()),
-    }
 }
 
 /// Flushes a directory, so that the names in it are durable. On a thread that may block: glommio's

@@ -1,0 +1,63 @@
+//! What a shard's thread does now and then: publishing, retention, and saying loudly what the
+//! operator must know.
+
+use std::time::{Duration, Instant};
+
+use super::{EXPIRE_EVERY, Turning};
+use crate::observe::ShardState;
+
+/// How often quantiles are published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(200);
+
+impl Turning {
+    /// What is due now and then.
+    pub(super) fn keep_house(&mut self) {
+        let now = Instant::now();
+        if now >= self.publish_at {
+            self.publish_at = now + PUBLISH_EVERY;
+            self.thread.shard.publish_times();
+            self.watch_disk(now);
+        }
+        if now >= self.expire_at {
+            self.expire_at = now + EXPIRE_EVERY;
+            self.thread.shard.expire(&self.thread.needs);
+            self.tell_damages();
+        }
+        if self.retry_segment_at.is_some_and(|at| now >= at) {
+            self.retry_segment_at = None;
+            self.thread.shard.log().retry_segment();
+        }
+    }
+
+    /// Says loudly what readers found to be damaged, once a place.
+    fn tell_damages(&mut self) {
+        let mut damages = Vec::new();
+        self.thread.shard.log().take_damages(&mut damages);
+        self.thread.shard.metrics().log.damages.add(damages.len() as u64);
+        for (file, at) in damages {
+            tracing::error!(
+                "{file} cannot be read, or is not what was written, at byte {at}: readers of these \
+                 records get CORRUPT_MESSAGE and can go on behind them (tidegate log verify)"
+            );
+        }
+    }
+
+    /// Says loudly when publishers are held back because the disk is full, and when that is over.
+    fn watch_disk(&mut self, now: Instant) {
+        let starved = self.thread.shard.log().is_starved();
+        if starved && self.starved_since.is_none() {
+            self.starved_since = Some(now);
+            self.thread.shard.metrics().enter(ShardState::DiskFull);
+            self.thread.shard.metrics().log.disk_full_episodes.increment();
+            tracing::error!(
+                "no room for another segment: publishers are held back unacknowledged, consumers \
+                 are served; free disk space or lower the retention, and it goes on by itself"
+            );
+        }
+        if !starved && let Some(since) = self.starved_since.take() {
+            self.thread.shard.metrics().enter(ShardState::Serving);
+            let held = now - since;
+            tracing::warn!("there is room again, publishers go on after {held:.1?}");
+        }
+    }
+}
