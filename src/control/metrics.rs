@@ -123,6 +123,8 @@ static LOG: &[Metric] = metrics! {
         });
     Counter "tidegate_log_disk_full_episodes_total" "How often the disk became full."
         |s, out| counter(s, out, |m| &m.log.disk_full_episodes);
+    Counter "tidegate_log_damages_total" "Places in which readers found something else than was written."
+        |s, out| counter(s, out, |m| &m.log.damages);
     Counter "tidegate_log_cold_reads_total" "Reads from the disk for consumers."
         |s, out| counter(s, out, |m| &m.log.cold_reads);
     Counter "tidegate_log_cold_read_bytes_total" "Bytes read from the disk for consumers."
@@ -207,6 +209,8 @@ static STREAM: &[Metric] = metrics! {
         |s, out| streams(s, out, |m| &m.bytes_stored);
     Gauge "tidegate_partition_log_start_offset" "First offset that can be read."
         |s, out| partitions(s, out, |p| &p.log_start);
+    Gauge "tidegate_partition_fenced_offsets" "Offsets that damage took; readers get CORRUPT_MESSAGE there."
+        |s, out| partitions(s, out, |p| &p.fenced_offsets);
     Gauge "tidegate_partition_high_watermark" "First offset that is not committed."
         |s, out| partitions(s, out, |p| &p.high_watermark);
 };

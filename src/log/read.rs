@@ -43,6 +43,8 @@ pub struct Bounds {
     pub start: Offset,
     /// Readers see what is below.
     pub committed: Committed,
+    /// Offsets that damage took: reading them is [`Outcome::Damaged`].
+    pub fenced: u64,
     /// The next offset to be given. After a crash it may lie beyond `committed` with nothing in
     /// between: a reader that had come there waits there.
     pub next: Offset,
@@ -135,7 +137,8 @@ impl Log {
     /// What a partition offers; `None` when this shard does not own it.
     pub fn bounds(&self, stream: StreamId, partition: PartitionId) -> Option<Bounds> {
         let row = &self.rows[self.row_index(stream, partition)?];
-        Some(Bounds { start: row.start, committed: row.committed, next: row.next })
+        let fenced = row.holes.iter().map(|(from, to)| to.0 - from.0).sum();
+        Some(Bounds { start: row.start, committed: row.committed, fenced, next: row.next })
     }
 
     /// Hands `take` the stored batches from the one that holds `from` on: at most `bytes_max`

@@ -210,6 +210,8 @@ pub struct StreamMetrics {
 pub struct PartitionMetrics {
     /// First offset that can be read.
     pub log_start: Gauge,
+    /// Offsets that damage took.
+    pub fenced_offsets: Gauge,
     /// First offset that is not committed.
     pub high_watermark: Gauge,
 }
@@ -219,7 +221,7 @@ pub struct PartitionMetrics {
 #[repr(align(128))]
 struct PartitionLine([PartitionMetrics; PARTITIONS_A_LINE]);
 
-const PARTITIONS_A_LINE: usize = 8;
+const PARTITIONS_A_LINE: usize = 5;
 
 impl StreamMetrics {
     fn new(partition_count: usize) -> Self {

@@ -10,6 +10,7 @@ impl Core {
             let row = partition.row(self.options.shards);
             let metrics = self.options.metrics.stream(stream).partition(row);
             metrics.log_start.set(bounds.start.0);
+            metrics.fenced_offsets.set(bounds.fenced);
             metrics.high_watermark.set(bounds.committed.end().0);
         }
     }
