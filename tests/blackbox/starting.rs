@@ -48,13 +48,20 @@ fn a_data_directory_of_another_version_is_refused() {
     let setup = Setup::new(scratch.path()).start().stop();
     let manifest = setup.data_dir.join("manifest.json");
     let text = std::fs::read_to_string(&manifest).unwrap();
-    // As a later version would have written it, checksum and all.
+    // As other versions would have written it, checksum and all.
     let (json, _) = text.rsplit_once("\ncrc32c ").expect("a manifest ends with its checksum");
-    let later = json.replacen("\"format\": 1,", "\"format\": 999,", 1);
-    assert_ne!(json, later, "the manifest names its format:\n{text}");
-    let checksum = crc32c::crc32c(later.as_bytes());
-    std::fs::write(&manifest, format!("{later}\ncrc32c {checksum:08x}\n")).unwrap();
-    refuses(&setup, &["version"]);
+    let changes = [
+        ("\"format\": 2,", "\"format\": 999,", "format 999"),
+        ("\"features\": 0,", "\"features\": 64,", "features 0x40"),
+        ("\"format\": 2,", "\"format\": 1,", "format 1"),
+    ];
+    for (here, there, named) in changes {
+        let other = json.replacen(here, there, 1);
+        assert_ne!(json, other, "the manifest names its format and features:\n{text}");
+        let checksum = crc32c::crc32c(other.as_bytes());
+        std::fs::write(&manifest, format!("{other}\ncrc32c {checksum:08x}\n")).unwrap();
+        refuses(&setup, &["version", named]);
+    }
     // Nothing was touched: with the right version it is the old directory again.
     std::fs::write(&manifest, text).unwrap();
     setup.start().stop();
