@@ -21,7 +21,7 @@ use super::disk_files::DiskFiles;
 use crate::log::SegmentKey;
 use crate::log::manifest::{Manifest, OffsetRange};
 use crate::log::recovery::Recovered;
-use crate::log::start::{self, MANIFEST, StreamWanted, Wanted};
+use crate::log::start::{self, MANIFEST, Started, StreamWanted, Wanted};
 
 mod error;
 
@@ -79,25 +79,7 @@ pub fn open(dir: &Path, lock: File, wanted: &Wanted) -> Result<DataDir, Error> {
     let mut random = || uuid::Uuid::new_v4().as_u64_pair().0;
     let started = start::start(&DiskFiles::new(dir), wanted, &mut random)
         .map_err(|cause| Error::new(dir, cause))?;
-    let mut notes = Vec::new();
-    for (key, at) in &started.torn {
-        notes.push(format!(
-            "cut a torn tail off segment {} at byte {at}: it was never acknowledged",
-            key.stem()
-        ));
-    }
-    for damage in &started.recovered.damages {
-        tracing::error!("{damage}; what was in it is fenced (tidegate log verify says more)");
-        notes.push(format!("{damage}"));
-    }
-    for lost in &started.manifest.lost {
-        let is_new = started.newly_lost.contains(lost);
-        let text = describe_lost(&started.manifest, lost);
-        if is_new {
-            tracing::error!("{text}");
-        }
-        notes.push(text);
-    }
+    let notes = notes(&started);
     Ok(DataDir {
         path: dir.to_owned(),
         manifest: started.manifest,
@@ -106,6 +88,42 @@ pub fn open(dir: &Path, lock: File, wanted: &Wanted) -> Result<DataDir, Error> {
         streams: wanted.streams.clone(),
         _lock: lock,
     })
+}
+
+/// Notes of one kind that a start shows; the log has them all.
+const NOTES_MAX: usize = 8;
+
+/// What the operator should know of a start; what is new and bad goes to the log as well.
+fn notes(started: &Started) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (key, at) in &started.torn {
+        notes.push(format!(
+            "cut a torn tail off segment {} at byte {at}: it was never acknowledged",
+            key.stem()
+        ));
+    }
+    let damages = started.recovered.damages.iter().map(|damage| {
+        tracing::error!("{damage}; what was in it is fenced (tidegate log verify says more)");
+        damage.to_string()
+    });
+    add_some(&mut notes, damages.collect());
+    let lost = started.manifest.lost.iter().map(|lost| {
+        let text = describe_lost(&started.manifest, lost);
+        if started.newly_lost.contains(lost) {
+            tracing::error!("{text}");
+        }
+        text
+    });
+    add_some(&mut notes, lost.collect());
+    notes
+}
+
+fn add_some(notes: &mut Vec<String>, texts: Vec<String>) {
+    let left = texts.len().saturating_sub(NOTES_MAX);
+    notes.extend(texts.into_iter().take(NOTES_MAX));
+    if left > 0 {
+        notes.push(format!("… and {left} more like this: tidegate log verify names them all"));
+    }
 }
 
 fn describe_lost(manifest: &Manifest, lost: &OffsetRange) -> String {

@@ -188,6 +188,40 @@ pub fn offsets_at(consumer: Consumer, engine: &Engine, topic: &str, time_ms: i64
     offsets.collect()
 }
 
+/// What a consumer met at one offset.
+#[derive(Debug)]
+pub enum Passage {
+    Record,
+    /// Kafka's error code, and the offset.
+    Error(i64, u64),
+}
+
+impl Passage {
+    pub fn error(&self) -> Option<(i64, u64)> {
+        match *self {
+            Self::Record => None,
+            Self::Error(code, at) => Some((code, at)),
+        }
+    }
+}
+
+/// tests/clients/read_through.py: a partition from the start to the end, going on `step` offsets
+/// behind every error.
+pub fn read_through(engine: &Engine, topic: &str, partition: u32, step: u64) -> Vec<Passage> {
+    let mut command = script("read_through.py");
+    command.args(["--bootstrap", &engine.bootstrap(), "--topic", topic]);
+    command.args(["--partition", &partition.to_string(), "--step", &step.to_string()]);
+    let lines = String::from_utf8(output(&mut command)).unwrap();
+    let passages = lines.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        match line["code"].as_i64() {
+            Some(code) => Passage::Error(code, line["at"].as_u64().unwrap()),
+            None => Passage::Record,
+        }
+    });
+    passages.collect()
+}
+
 /// The partitions that kafka-python chooses for keys.
 pub fn partitions_of(keys: &[&str], partitions: u32) -> Vec<u32> {
     let mut command = script("partition.py");

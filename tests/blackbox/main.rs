@@ -15,6 +15,7 @@ mod wire;
 mod consuming;
 mod cores;
 mod crowd;
+mod damage;
 mod full_disk;
 mod mqtt_rules;
 mod partitioning;
