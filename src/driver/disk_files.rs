@@ -61,7 +61,7 @@ impl Files for DiskFiles {
         OpenOptions::new().append(true).open(self.at(path))?.write_all(bytes)
     }
 
-    fn cut(&self, path: &str, bytes: u64) -> io::Result<()> {
+    fn resize(&self, path: &str, bytes: u64) -> io::Result<()> {
         OpenOptions::new().write(true).open(self.at(path))?.set_len(bytes)
     }
 

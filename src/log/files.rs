@@ -27,8 +27,8 @@ pub trait Files {
     /// Adds bytes at the end of a file; not durable.
     fn append(&self, path: &str, bytes: &[u8]) -> io::Result<()>;
 
-    /// Cuts a file to `bytes`; not durable.
-    fn cut(&self, path: &str, bytes: u64) -> io::Result<()>;
+    /// Makes a file `bytes` long: cuts it, or adds zeros; not durable.
+    fn resize(&self, path: &str, bytes: u64) -> io::Result<()>;
 
     /// Makes a file's contents and size durable.
     fn flush(&self, path: &str) -> io::Result<()>;

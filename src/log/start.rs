@@ -140,8 +140,9 @@ fn recover(files: &dyn Files, manifest: &Manifest, block: usize) -> Result<Recov
     let mut cut = |key: SegmentKey, end: &SegmentEnd| {
         let path = key.path();
         let bytes = files.size(&path).map_err(failed("reading", &path))?.unwrap_or(0);
-        if bytes > end.end {
-            files.cut(&path, end.end).map_err(failed("cutting", &path))?;
+        // A growing file may lack the padding of its last frame, which every reader counts on.
+        if bytes != end.end {
+            files.resize(&path, end.end).map_err(failed("resizing", &path))?;
         }
         files.flush(&path).map_err(failed("flushing", &path))
     };

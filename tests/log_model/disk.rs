@@ -183,6 +183,14 @@ impl Disk {
         }
     }
 
+    /// A file ends earlier than whoever wrote it meant.
+    pub fn shorten(&mut self, path: &str, bytes: usize) {
+        if let Some(file) = self.files.get_mut(path) {
+            file.live.truncate(bytes);
+            file.durable.iter_mut().for_each(|durable| durable.truncate(bytes));
+        }
+    }
+
     /// Power is lost.
     pub fn crash(&mut self) {
         let Self { files, changes, random } = self;
@@ -264,11 +272,11 @@ impl Files for Attempt {
         Ok(())
     }
 
-    fn cut(&self, path: &str, bytes: u64) -> io::Result<()> {
+    fn resize(&self, path: &str, bytes: u64) -> io::Result<()> {
         self.step()?;
         if let Some(file) = self.disk.borrow_mut().files.get_mut(path) {
-            // What the journal does at once or later makes no difference to whoever cuts.
-            file.live.truncate(bytes as usize);
+            // What the journal does at once or later makes no difference to whoever cuts, who flushes next.
+            file.live.resize(bytes as usize, 0);
         }
         Ok(())
     }

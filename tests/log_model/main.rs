@@ -360,3 +360,47 @@ fn the_log_keeps_its_promises() {
         })
         .unwrap_or_else(|failure| panic!("{failure}"));
 }
+
+/// A file that grows may end with the contents of its last frame: a sector is what a disk promises,
+/// a block is what readers count on.
+#[test]
+fn padding_that_was_never_written_is_made_up_for() {
+    let stream = StreamOptions {
+        durability: Durability::Fsync,
+        compression: Compression::None,
+        retention_bytes: u64::MAX,
+        retention_ms: u64::MAX,
+    };
+    let mut setup = Setup {
+        partitions: 4,
+        block: 4096,
+        segment_bytes: 0,
+        buffer_bytes: 70_000,
+        batch_bytes_max: 4_000,
+        tail_cache_bytes: 0,
+        read_cache_bytes: 0,
+        read_bytes: 16_384,
+        segments_ahead: 1,
+        appending: true,
+        reserved: None,
+        streams: vec![stream],
+    };
+    setup.segment_bytes = setup.options(1, 0, 1).segment_bytes_min().next_multiple_of(4096);
+    let mut model = Model::new(1, 4);
+    let mut engine = Engine::new(setup, 1);
+    engine.start(1, None).expect("an empty directory");
+    let append = Op::Append { stream: 0, partition: 0, bytes: 100, count: 1, seed: 1 };
+    for op in [append, Op::Commit, Op::Settle] {
+        apply(&mut engine, &mut model, &op);
+    }
+    engine.crash(false);
+    let is_segment = |(path, _): &(String, usize)| path.ends_with(".log");
+    let (path, bytes) = engine.disk.files().into_iter().find(is_segment).expect("a segment");
+    engine.disk.shorten(&path, bytes - 512);
+    for _ in 0..2 {
+        engine.start(1, None).unwrap_or_else(|failed| panic!("{failed:?}"));
+        model.restarted(&mut engine, End::PowerLoss);
+        assert!(engine.disk.files().contains(&(path.clone(), bytes)), "whole blocks");
+        engine.crash(false);
+    }
+}
