@@ -69,6 +69,7 @@ TOML
 }
 
 # A prefix with which all eight clients belong to shard 0 of 2, and a topic of each shard.
+# shellcheck disable=SC2034 # read below as ${!which}
 read -r prefix here there < <(python3 - <<'PYTHON'
 from itertools import count
 

@@ -428,11 +428,11 @@ impl Shard {
     pub fn expire(&mut self, needs: &Needs) {
         self.core.log.expire(self.core.clock.age_ms, needs);
         self.core.publish_log();
-        self.core.lanes.publish_metrics(&self.core.options.metrics);
     }
 
-    /// Publishes the next station's quantiles; to be called every 200 ms or so.
-    pub fn publish_times(&mut self) {
+    /// Publishes the lanes' state and the next station's quantiles; to be called every 200 ms or so.
+    pub fn publish_metrics(&mut self) {
+        self.core.lanes.publish_metrics(&self.core.options.metrics);
         self.core.times.publish_next(&self.core.options.metrics);
     }
 

@@ -206,7 +206,7 @@ impl Rig {
     /// What the driver's loop does now and then.
     pub fn keep_house(&mut self) {
         self.shard.on_timer();
-        self.shard.publish_times();
+        self.shard.publish_metrics();
         self.answer();
     }
 

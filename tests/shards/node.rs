@@ -237,6 +237,7 @@ impl Node {
     pub fn publish_metrics(&mut self, needs: &Needs) {
         if let Some(shard) = &mut self.shard {
             shard.expire(needs);
+            shard.publish_metrics();
         }
     }
 

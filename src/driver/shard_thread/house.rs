@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{EXPIRE_EVERY, Turning};
 use crate::observe::ShardState;
 
-/// How often quantiles are published.
+/// How often quantiles and the lanes' state are published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 
 impl Turning {
@@ -15,7 +15,7 @@ impl Turning {
         let now = Instant::now();
         if now >= self.publish_at {
             self.publish_at = now + PUBLISH_EVERY;
-            self.thread.shard.publish_times();
+            self.thread.shard.publish_metrics();
             self.watch_disk(now);
         }
         if now >= self.expire_at {
