@@ -202,10 +202,17 @@ impl<T: Send> Outbound<T> {
 }
 
 impl<T: Send> Inbound<T> {
-    /// The oldest value that has arrived.
+    /// Takes values, oldest first, for as long as `take` tells what one cost. How many those were.
+    /// What they refer to stays valid until [`Inbound::publish`].
     #[inline]
-    pub fn peek(&mut self) -> Option<&T> {
-        self.consumer.peek()
+    pub fn take_while(&mut self, mut take: impl FnMut(&T) -> Option<u64>) -> u64 {
+        let arrived = &mut self.arrived;
+        let taken = self.consumer.take_while(|value| {
+            let bytes = take(value);
+            *arrived += bytes.unwrap_or_default();
+            bytes.is_some()
+        });
+        taken as u64
     }
 
     /// Takes the oldest value, which cost `bytes`. What it refers to stays valid until

@@ -92,7 +92,36 @@ fn values_arrive_in_order_whatever_is_published_and_released_at_once() {
 }
 
 #[test]
-fn a_value_that_is_peeked_at_stays_until_it_is_released() {
+fn batches_that_are_staged_from_values_and_taken_in_place_arrive_in_order() {
+    check(|| {
+        let (mut producer, mut consumer) = ring(2);
+        let pushing = thread::spawn(move || {
+            let mut values = (1..=3).map(Box::new);
+            let mut staged = 0;
+            while staged < 3 {
+                staged += producer.stage_from(&mut values);
+                if !producer.publish() {
+                    thread::yield_now();
+                }
+            }
+        });
+        let mut expected = 1;
+        while expected <= 3 {
+            consumer.take_while(|value| {
+                assert_eq!(**value, expected);
+                expected += 1;
+                true
+            });
+            if !consumer.release() {
+                thread::yield_now();
+            }
+        }
+        pushing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_value_that_is_looked_at_stays_until_it_is_released() {
     check(|| {
         let (mut producer, mut consumer) = ring(1);
         let pushing = thread::spawn(move || {
@@ -104,11 +133,11 @@ fn a_value_that_is_peeked_at_stays_until_it_is_released() {
             }
         });
         for expected in [1, 2] {
-            while consumer.peek().is_none() {
+            while consumer.take_while(|value| *value != expected) > 0 || consumer.is_empty() {
                 thread::yield_now();
             }
-            assert_eq!(consumer.peek(), Some(&expected));
-            assert_eq!(consumer.pop(), Some(expected));
+            assert_eq!(consumer.take_while(|value| *value == expected), 1);
+            consumer.release();
         }
         pushing.join().unwrap();
     });
@@ -438,9 +467,12 @@ fn credits_add_up_at_every_moment() {
                 granted += 1;
                 inbound.publish();
             }
-            match inbound.peek().copied() {
-                Some(price) => arrived += inbound.take(price).unwrap(),
-                None => thread::yield_now(),
+            let price = |price: &u64| {
+                arrived += *price;
+                Some(*price)
+            };
+            if inbound.take_while(price) == 0 {
+                thread::yield_now();
             }
             assert!(arrived <= granted, "more has arrived than was granted");
             assert_eq!(inbound.outstanding(), granted - arrived);

@@ -132,12 +132,23 @@ fn ring_round(seed: u64, sums: &Sums) {
     let taking = move || {
         let mut number = 0;
         while number < to_take {
-            for _ in 0..=taking_dice.below(2 * slots as u64) {
-                // Only what was peeked: another value may come between a look and the next.
-                let Some(peeked) = consumer.peek().map(|value| value.0) else { break };
-                let taken = consumer.take().map(|(taken, _alive)| taken);
-                assert_eq!((taken, peeked), (Some(number), number), "lost, doubled, out of order");
-                number += 1;
+            let mut left = taking_dice.below(2 * slots as u64);
+            if taking_dice.below(2) == 0 {
+                consumer.take_while(|(taken, _alive)| {
+                    let wanted = left > 0;
+                    left = left.saturating_sub(1);
+                    assert_eq!(*taken, number, "lost, doubled, out of order");
+                    number += u64::from(wanted);
+                    wanted
+                });
+            } else {
+                while left > 0
+                    && let Some((taken, _alive)) = consumer.take()
+                {
+                    left -= 1;
+                    assert_eq!(taken, number, "lost, doubled, out of order");
+                    number += 1;
+                }
             }
             if taking_dice.below(8) > 0 && !consumer.release() {
                 if taking_over.load(Ordering::Relaxed) && consumer.is_empty() {

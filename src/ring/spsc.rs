@@ -121,6 +121,24 @@ impl<T: Send> Producer<T> {
         Ok(())
     }
 
+    /// Stages values as long as there are some and there is room; how many those were. What found no
+    /// room stays in `values`.
+    #[inline]
+    pub fn stage_from(&mut self, values: &mut impl Iterator<Item = T>) -> usize {
+        let first = self.next;
+        while self.has_room(1) {
+            // The slots that are known to be free need no more questions.
+            let end = self.seen_head.wrapping_add(self.capacity());
+            while self.next != end {
+                let Some(value) = values.next() else { return self.next.wrapping_sub(first) };
+                // SAFETY: as in `stage`; what lies before `end` was released.
+                self.shared.slot(self.next).with_mut(|slot| unsafe { (*slot).write(value) });
+                self.next = self.next.wrapping_add(1);
+            }
+        }
+        self.next.wrapping_sub(first)
+    }
+
     /// Lets the consumer see everything that was staged. Whether that was anything.
     #[inline]
     pub fn publish(&mut self) -> bool {
@@ -160,27 +178,45 @@ impl<T: Send> Producer<T> {
 }
 
 impl<T: Send> Consumer<T> {
-    /// The oldest value, which stays where it is.
-    #[inline]
-    pub fn peek(&mut self) -> Option<&T> {
-        if self.is_empty() {
-            return None;
-        }
-        // SAFETY: `next` lies before the published tail, so the producer has written the slot and
-        // does not touch it until it is released, which needs `&mut self`.
-        Some(self.shared.slot(self.next).with(|slot| unsafe { (*slot).assume_init_ref() }))
-    }
-
     /// Takes the oldest value; its slot is the producer's again after [`Consumer::release`].
     #[inline]
     pub fn take(&mut self) -> Option<T> {
         if self.is_empty() {
             return None;
         }
-        // SAFETY: as in `peek`; `next` moves on, so that it is read once.
+        // SAFETY: `next` lies before the published tail, so the producer has written the slot and
+        // does not touch it until it is released; `next` moves on, so that it is read once.
         let value = self.shared.slot(self.next).with(|slot| unsafe { (*slot).assume_init_read() });
         self.next = self.next.wrapping_add(1);
         Some(value)
+    }
+
+    /// Takes values, oldest first, for as long as `take` says that it has taken one, and drops them
+    /// where they lie: a large one is not moved. How many those were. What is published meanwhile is
+    /// taken by the next call.
+    #[inline]
+    pub fn take_while(&mut self, mut take: impl FnMut(&T) -> bool) -> usize {
+        let first = self.next;
+        if self.is_empty() {
+            return 0;
+        }
+        while self.next != self.seen_tail {
+            // SAFETY: as in `take`; the slot is released by `&mut self`, so after `take` is done.
+            let value =
+                self.shared.slot(self.next).with(|slot| unsafe { (*slot).assume_init_ref() });
+            if !take(value) {
+                break;
+            }
+            let slot = self.shared.slot(self.next);
+            // First, so that a value whose drop panics is not dropped again.
+            self.next = self.next.wrapping_add(1);
+            if std::mem::needs_drop::<T>() {
+                // SAFETY: `next` has moved on, so that the value is dropped once; its slot is this
+                // consumer's until it is released.
+                slot.with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+            }
+        }
+        self.next.wrapping_sub(first)
     }
 
     /// Gives the slots of everything that was taken back. Whether that was anything.
@@ -262,6 +298,46 @@ mod tests {
         assert_eq!(producer.push(4), Ok(()));
         assert_eq!((1..5).map(|_| consumer.pop()).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
         assert_eq!(consumer.pop(), None);
+    }
+
+    #[test]
+    fn batches_end_where_room_or_values_do() {
+        let (mut producer, mut consumer) = ring(4);
+        let mut values = 0..7;
+        assert_eq!(producer.stage_from(&mut values), 4);
+        assert_eq!(consumer.take_while(|_| true), 0, "nothing is published");
+        producer.publish();
+        let mut taken = Vec::new();
+        let mut take = |value: &i32| {
+            let wanted = *value != 2;
+            taken.extend(wanted.then_some(*value));
+            wanted
+        };
+        assert_eq!((consumer.take_while(&mut take), consumer.take_while(&mut take)), (2, 0));
+        assert_eq!(taken, [0, 1]);
+        assert_eq!(producer.stage_from(&mut values), 0, "nothing is released");
+        consumer.release();
+        assert_eq!(producer.stage_from(&mut values), 2);
+        assert_eq!((values.next(), consumer.pop()), (Some(6), Some(2)));
+        producer.publish();
+        assert_eq!(producer.stage_from(&mut values), 0, "there are no more values");
+        assert_eq!((consumer.pop(), consumer.take_while(|value| *value > 3)), (Some(3), 2));
+    }
+
+    #[test]
+    fn values_taken_in_place_are_dropped_once() {
+        let value = Arc::new(());
+        let (mut producer, mut consumer) = ring(4);
+        assert_eq!(producer.stage_from(&mut (0..3).map(|_| Arc::clone(&value))), 3);
+        producer.publish();
+        let mut left = 2;
+        consumer.take_while(|_| {
+            left -= 1;
+            left >= 0
+        });
+        assert_eq!(Arc::strong_count(&value), 2);
+        drop((producer, consumer));
+        assert_eq!(Arc::strong_count(&value), 1);
     }
 
     #[test]

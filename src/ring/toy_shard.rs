@@ -185,16 +185,17 @@ impl ToyShard {
     pub fn receive(&mut self, limit: usize) -> bool {
         let mut bytes = 0;
         for (_, way) in self.others().filter(|(_, way)| !way.abandoned) {
-            for _ in 0..limit {
-                let Some(price) = way.inbound.peek().map(|parcel| parcel.price) else { break };
-                let parcel = way.inbound.take(price).expect("it was peeked at");
-                let expected = way.expected.entry(parcel.connection).or_default();
+            let Way { inbound, expected, arrived, .. } = way;
+            let mut left = limit;
+            way.taken += inbound.take_while(|parcel| {
+                left = left.checked_sub(1)?;
+                let expected = expected.entry(parcel.connection).or_default();
                 assert_eq!(parcel.number, *expected, "lost, doubled or out of order");
                 *expected += 1;
-                way.taken += 1;
-                way.arrived += price;
-                bytes += price;
-            }
+                *arrived += parcel.price;
+                bytes += parcel.price;
+                Some(parcel.price)
+            });
         }
         self.buffered += bytes;
         self.check();

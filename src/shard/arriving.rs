@@ -56,20 +56,20 @@ impl Arriving {
         for turn in 0..lanes {
             let index = (self.first + turn) % lanes;
             let Some(receiving) = self.receiving[index].as_mut() else { continue };
-            receiving.blocked = false;
-            while let Some(crossing) = receiving.lane.peek() {
+            let Receiving { lane, arrived, due, blocked, .. } = receiving;
+            *blocked = false;
+            taken += lane.take_while(|crossing| {
                 let Some((ticket, bytes)) = append(log, crossing) else {
-                    receiving.blocked = true;
-                    break;
+                    *blocked = true;
+                    return None;
                 };
-                receiving.lane.take(bytes);
-                receiving.arrived += 1;
-                taken += 1;
-                match receiving.due.back_mut() {
-                    Some((last, upto)) if *last == ticket => *upto = receiving.arrived,
-                    _ => receiving.due.push_back((ticket, receiving.arrived)),
+                *arrived += 1;
+                match due.back_mut() {
+                    Some((last, upto)) if *last == ticket => *upto = *arrived,
+                    _ => due.push_back((ticket, *arrived)),
                 }
-            }
+                Some(bytes)
+            });
         }
         self.settle(log);
         self.grant(log);
