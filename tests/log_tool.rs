@@ -332,11 +332,12 @@ fn damage_is_named_and_the_sound_part_printed() {
         assert!(err.contains(place), "{err}");
         assert_eq!(out.lines().count(), records, "{err}");
     };
-    // Of the 12 records 7 stand in the first segment, 1 in the second, 3 in the second log.
+    // Of the 12 records 7 stand in the first segment, 3 of them in its first frame; 1 stands in the
+    // second, 3 in the second log.
     let in_frame = |dir: &Path| flip(&segment(dir, 1, 0, 0), BLOCK + 200);
-    check(&in_frame, "segment g000001/s0000/0000000000 is damaged at byte 512:", 5);
+    check(&in_frame, "segment g000001/s0000/0000000000 is damaged at byte 512:", 9);
     let in_header = |dir: &Path| flip(&segment(dir, 1, 1, 0), 20);
-    check(&in_header, "segment g000001/s0001/0000000000 is damaged at byte 0:", 9);
+    check(&in_header, "segment g000001/s0001/0000000000 is damaged at byte 0:", 12);
     let cut = |dir: &Path| {
         let file = fs::File::options().write(true).open(segment(dir, 1, 0, 1)).unwrap();
         file.set_len(BLOCK as u64).unwrap();
@@ -362,7 +363,7 @@ fn damage_before_what_was_durable_is_no_torn_tail() {
     give_back(data);
     // The third frame says that the second was durable.
     flip(&segment(scratch.path(), 1, 0, 0), 2 * BLOCK + 100);
-    for (command, told) in [("dump", "\"one\""), ("stat", "plain 0 0 1 1 1 107 ")] {
+    for (command, told) in [("dump", "\"three\""), ("stat", "plain 0 0 3 2 2 216 ")] {
         let (code, out, err) = log(command, scratch.path(), &[]);
         assert_eq!(code, 1, "{out}{err}");
         let out = out.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -11,6 +11,7 @@ mod inventory;
 mod stat;
 mod text;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -96,11 +97,16 @@ enum Error {
     Output(io::Error),
 }
 
+/// Each place once: a start and a tool may say different things of it.
 fn places(damages: &[Damage]) -> String {
-    damages.iter().fold(String::new(), |mut text, damage| {
-        let _ = writeln!(text, "  {damage}");
-        text
-    })
+    let mut told = BTreeSet::new();
+    damages.iter().filter(|damage| told.insert((damage.key, damage.at))).fold(
+        String::new(),
+        |mut text, damage| {
+            let _ = writeln!(text, "  {damage}");
+            text
+        },
+    )
 }
 
 /// Runs the command.

@@ -10,11 +10,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::frame::{self, Entry, FLAG_CLEAN_END, Frame};
+use super::frame::{Entry, FLAG_CLEAN_END, Frame};
 use super::index::{IndexEntry, IndexRow, SegmentEnd, Span};
 use super::segment::{self, PartitionOffsets, SegmentHeader, SegmentKey};
 use crate::record::Offset;
 use crate::record::batch::BatchHeader;
+
+mod frames;
+
+pub use frames::frames_over_damage;
+use frames::{Place, frame_at, is_torn, next_in_place, proves_durable, whole_frames};
 
 /// The smallest block that a log may have: frames start at multiples of it.
 pub const BLOCK_MIN: usize = 512;
@@ -22,6 +27,10 @@ pub const BLOCK_MIN: usize = 512;
 /// How far the next offset jumps where damage hides how many were given: further than any segment
 /// has records, so that none is given twice.
 pub const UNCERTAIN_OFFSETS: u64 = 1 << 32;
+
+const NO_HEADER: &str = "its header does not hold";
+const HOLDS_ANOTHER: &str = "it holds another segment";
+const NO_FRAME: &str = "a frame does not hold";
 
 /// Something that was durable is not what was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,16 +102,6 @@ pub struct LogEnd {
     pub damages: Vec<Damage>,
 }
 
-/// Where a segment's frames must stand.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    key: SegmentKey,
-    identity: u64,
-    /// Log position of the file's first byte.
-    base_position: u64,
-    block: u32,
-}
-
 /// Runs of a segment that is being scanned, by (stream, partition).
 type Runs = BTreeMap<(u32, u32), Vec<IndexRow>>;
 
@@ -123,7 +122,7 @@ impl LogScan {
     ) {
         match header {
             Some(header) => self.begin(header),
-            None => self.harm(key, 0, "its header does not hold"),
+            None => self.harm(key, 0, NO_HEADER),
         }
         for span in &spans {
             self.move_next(span.stream, span.partition, span.next);
@@ -197,7 +196,7 @@ impl LogScan {
         let block = self.block();
         let Some((at, first)) = ours else {
             let what = match (foreign, file.is_empty()) {
-                (true, _) => "it holds another segment",
+                (true, _) => HOLDS_ANOTHER,
                 (false, true) => "it is empty",
                 (false, false) => "nothing in it holds",
             };
@@ -215,7 +214,7 @@ impl LogScan {
         let base_position = first.header.position.saturating_sub(at as u64);
         let place = Place { key, identity, base_position, block };
         if followed || proves_durable(place, file, 0, base_position) {
-            self.harm(key, 0, "its header does not hold");
+            self.harm(key, 0, NO_HEADER);
             self.walk(place, at, None, file, followed);
         } else {
             self.torn = Some((key, 0));
@@ -233,8 +232,7 @@ impl LogScan {
         let (at, crc, base_position) = match found {
             Some((header, at, crc)) => (at, Some(crc), header.base_position),
             None => {
-                let what =
-                    if foreign { "it holds another segment" } else { "its header does not hold" };
+                let what = if foreign { HOLDS_ANOTHER } else { NO_HEADER };
                 self.harm(key, 0, what);
                 let mut frames = whole_frames(file, 0);
                 match frames.find(|(_, frame)| frame.header.segment_identity == identity) {
@@ -284,7 +282,7 @@ impl LogScan {
             } else if let Some(next) = next_in_place(place, file, at)
                 && (followed || proves_durable(place, file, at, place.base_position + at as u64))
             {
-                self.harm(place.key, at as u64, "a frame does not hold");
+                self.harm(place.key, at as u64, NO_FRAME);
                 (at, crc) = (next, None);
             } else {
                 break;
@@ -405,60 +403,8 @@ fn add_batch(
     }
 }
 
-/// The frame at `at` of a segment, if it is whole and belongs there. `previous_crc` is `None` where
-/// what was before it is lost.
-fn frame_at(place: Place, previous_crc: Option<u32>, file: &[u8], at: usize) -> Option<Frame<'_>> {
-    let frame = frame::read(file.get(at..)?)?;
-    let continues = previous_crc.is_none_or(|crc| crc == frame.header.previous_crc);
-    (continues && belongs(place, &frame, at)).then_some(frame)
-}
-
-fn belongs(place: Place, frame: &Frame<'_>, at: usize) -> bool {
-    frame.header.segment_identity == place.identity
-        && frame.header.position == place.base_position + at as u64
-}
-
-/// Whole frames from byte `from` on, wherever they stand, with their places.
-fn whole_frames(file: &[u8], from: usize) -> impl Iterator<Item = (usize, Frame<'_>)> {
-    let mut at = from.next_multiple_of(BLOCK_MIN);
-    std::iter::from_fn(move || {
-        while at < file.len() {
-            let here = at;
-            if let Some(frame) = frame::read(&file[here..]) {
-                at += frame.bytes.len().next_multiple_of(BLOCK_MIN);
-                return Some((here, frame));
-            }
-            at += BLOCK_MIN;
-        }
-        None
-    })
-}
-
-/// The place of the first whole frame from `from` on that stands where it belongs.
-fn next_in_place(place: Place, file: &[u8], from: usize) -> Option<usize> {
-    whole_frames(file, from).find(|(at, frame)| belongs(place, frame, *at)).map(|(at, _)| at)
-}
-
-/// Whether a frame from `from` on says that the log was durable beyond `position`.
-fn proves_durable(place: Place, file: &[u8], from: usize, position: u64) -> bool {
-    whole_frames(file, from)
-        .any(|(at, frame)| belongs(place, &frame, at) && frame.header.durable > position)
-}
-
 fn first_block(file: &[u8]) -> &[u8] {
     &file[..file.len().min(BLOCK_MIN)]
-}
-
-/// Whether something of the segment with `identity` was written to `rest`, behind its last frame. A
-/// file that was recycled holds whole frames of other identities there; one that was not holds
-/// zeros.
-fn is_torn(identity: u64, rest: &[u8]) -> bool {
-    let starts_frame = |of_us: bool| {
-        rest.chunks(BLOCK_MIN).any(|block| {
-            frame::identity_at(block).is_some_and(|found| (found == identity) == of_us)
-        })
-    };
-    starts_frame(true) || (rest.iter().any(|byte| *byte != 0) && !starts_frame(false))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Comes in: a directory and what was found in it. Goes out: lines. One segment is mapped at a time;
 //! those whose index says that nothing of them is asked for are not opened. What is damaged is left
-//! out and returned.
+//! out and returned; what is sound behind it is printed.
 
 use std::io::{self, Write};
 
@@ -95,22 +95,23 @@ struct Printer<'a, W> {
 }
 
 impl<W: Write> Printer<'_, W> {
-    /// Prints what is asked for of one segment, up to damage.
-    fn segment(
-        &mut self,
-        directory: &Directory,
-        segment: &Segment,
-    ) -> Result<Option<Damage>, Error> {
+    /// Prints what is asked for of one segment. Returns what does not hold in it.
+    fn segment(&mut self, directory: &Directory, segment: &Segment) -> Result<Vec<Damage>, Error> {
         let file = directory.map(segment.key)?;
-        let mut stopped = Ok(None);
-        let walked = for_each_batch(segment, &file, |batch| {
+        let mut undecodable = Vec::new();
+        let mut printed = Ok(());
+        let mut damages = for_each_batch(segment, &file, |batch| {
             let next = batch.header.next_offset().0;
             if self.filter.takes(batch.stream, batch.partition, next) {
-                stopped = self.batch(segment, &batch);
+                match self.batch(segment, &batch) {
+                    Ok(damage) => undecodable.extend(damage),
+                    Err(error) => printed = Err(error),
+                }
             }
-            matches!(stopped, Ok(None)) && self.left > 0
+            printed.is_ok() && self.left > 0
         });
-        Ok(stopped?.or(walked.err()))
+        damages.append(&mut undecodable);
+        printed.map(|()| damages)
     }
 
     fn batch(&mut self, segment: &Segment, batch: &Batch<'_>) -> Result<Option<Damage>, Error> {

@@ -1,12 +1,12 @@
 //! The batches of one segment, each frame checked: whole, in its place, chained to the one before.
 //!
-//! Comes in: the bytes of a segment whose identity and end are known. Goes out: its batches, until
-//! the end or the first frame that does not hold. No I/O.
+//! Comes in: the bytes of a segment whose identity and end are known. Goes out: its batches, and what
+//! does not hold, in order; behind damage it goes on with what is whole again, as a start does. No
+//! I/O.
 
 use super::inventory::Segment;
-use crate::log::frame::{self, Entry};
-use crate::log::scan::Damage;
-use crate::log::segment::SegmentHeader;
+use crate::log::frame::Entry;
+use crate::log::scan::{Damage, frames_over_damage};
 use crate::record::batch::BatchHeader;
 
 /// One batch of a segment.
@@ -24,50 +24,45 @@ pub struct Batch<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Hands each batch of `segment`, whose file holds `file`, to `visit` until that returns false.
-///
-/// # Errors
-/// [`Damage`] at the first thing that does not hold; what was handed out before is sound.
+/// Hands each sound batch of `segment`, whose file holds `file`, to `visit` until that returns false.
+/// Returns what did not hold up to there.
 pub fn for_each_batch<'a>(
     segment: &Segment,
     file: &'a [u8],
     mut visit: impl FnMut(Batch<'a>) -> bool,
-) -> Result<(), Damage> {
+) -> Vec<Damage> {
     let damage = |at: usize, what| Damage { key: segment.key, at: at as u64, what };
-    let used = usize::try_from(segment.end).ok().and_then(|end| file.get(..end));
-    let used = used.ok_or_else(|| damage(file.len(), "the file is shorter than it was"))?;
-    let belongs =
-        |header: &SegmentHeader| header.key == segment.key && header.identity == segment.identity;
-    let Some((header, header_bytes, mut crc)) =
-        SegmentHeader::read(used).filter(|(header, ..)| belongs(header))
-    else {
-        return Err(damage(0, "its header does not hold, or is another segment's"));
-    };
-    let mut at = header_bytes;
-    while at < used.len() {
-        let found = frame::read(&used[at..]).filter(|frame| {
-            frame.header.segment_identity == header.identity
-                && frame.header.position == header.base_position + at as u64
-                && frame.header.previous_crc == crc
-        });
-        let frame = found.ok_or_else(|| damage(at, "a frame does not hold"))?;
+    let mut damages = Vec::new();
+    let end = usize::try_from(segment.end).unwrap_or(usize::MAX);
+    let used = &file[..end.min(file.len())];
+    for found in frames_over_damage(segment.key, segment.identity, used) {
+        let (at, frame) = match found {
+            Ok(found) => found,
+            Err(found) => {
+                damages.push(found);
+                continue;
+            }
+        };
         for entry in frame.entries() {
             match entry {
                 Some(Entry::Batch { stream, partition, at: batch_at, batch: bytes }) => {
                     let at = at + batch_at;
-                    let header = BatchHeader::read(bytes)
-                        .filter(|header| header.crc_holds(bytes))
-                        .ok_or_else(|| damage(at, "a record batch does not hold"))?;
+                    let header = BatchHeader::read(bytes).filter(|header| header.crc_holds(bytes));
+                    let Some(header) = header else {
+                        damages.push(damage(at, "a record batch does not hold"));
+                        continue;
+                    };
                     if !visit(Batch { stream, partition, at: at as u64, header, bytes }) {
-                        return Ok(());
+                        return damages;
                     }
                 }
                 Some(Entry::Reservation { .. } | Entry::Range { .. }) => {}
-                None => return Err(damage(at, "a frame contradicts itself")),
+                None => damages.push(damage(at, "a frame contradicts itself")),
             }
         }
-        crc = frame.crc;
-        at += frame.bytes.len().next_multiple_of(header.block as usize);
     }
-    Ok(())
+    if used.len() < end {
+        damages.push(damage(used.len(), "it ends before its end"));
+    }
+    damages
 }

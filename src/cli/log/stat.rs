@@ -176,7 +176,7 @@ fn first_times(
             }
             !places.is_empty()
         });
-        damages.extend(walked.err());
+        damages.extend(walked);
     }
     Ok(first)
 }
