@@ -113,7 +113,7 @@ impl Writer {
             self.number += 1;
             let record = RecordParts {
                 key: Some(b"device-4711".as_slice()),
-                value: &PAYLOAD,
+                value: Some(&PAYLOAD),
                 timestamp_ms: 1_700_000_000_000,
                 headers: [(b"mqtt.topic".as_slice(), b"plant/7/temperature".as_slice())]
                     .into_iter(),

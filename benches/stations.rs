@@ -91,7 +91,7 @@ fn fill(builder: &mut BatchBuilder, payloads: &[Vec<u8>]) {
     for (offset, payload) in payloads.iter().enumerate() {
         let record = RecordParts {
             key: Some(b"device-4711".as_slice()),
-            value: payload,
+            value: Some(payload),
             timestamp_ms: 1_700_000_000_000,
             headers: HEADERS.iter().copied(),
         };

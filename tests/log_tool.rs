@@ -127,7 +127,7 @@ impl<'a> Shard<'a> {
         let headers: [(&[u8], &[u8]); 2] = [(b"mqtt.topic", b"plant/temp"), (b"raw", b"\xff\"")];
         let record = RecordParts {
             key: Some(b"press-7"),
-            value,
+            value: Some(value),
             timestamp_ms: self.wall_ms,
             headers: headers.into_iter(),
         };

@@ -460,7 +460,7 @@ mod tests {
                 let value = noise(value_bytes, i + 1);
                 let record = RecordParts {
                     key: Some(b"k".as_slice()),
-                    value: &value,
+                    value: Some(&value),
                     timestamp_ms: i64::from(i) << 40,
                     headers: headers.iter().map(|(n, v)| (n.as_slice(), v.as_slice())),
                 };
@@ -511,7 +511,7 @@ mod tests {
         let value = noise(1 << 20, 9);
         let record = RecordParts {
             key: Some(&value[..65_535]),
-            value: &value,
+            value: Some(&value),
             timestamp_ms: 5,
             headers: [(b"mqtt.topic".as_slice(), &value[..65_535])].into_iter(),
         };
@@ -540,7 +540,8 @@ mod tests {
         options.batch_bytes_max = 1 << 20;
         options.segment_bytes = 20 << 20;
         let mut rig = Rig::new(options);
-        let record = RecordParts { key: None, value: b"", timestamp_ms: 0, headers: NO_HEADERS };
+        let record =
+            RecordParts { key: None, value: Some(b""), timestamp_ms: 0, headers: NO_HEADERS };
         let mut flushes = 0;
         for _ in 0..12 {
             // Commits as large and as late as they may be: sealed when full, ended when full again.

@@ -13,11 +13,14 @@
 mod active;
 mod append;
 mod cache;
+pub mod clean;
 mod files;
 pub mod frame;
 pub mod index;
 pub mod inspect;
 pub mod manifest;
+#[cfg(test)]
+mod memory;
 mod partition;
 mod read;
 pub mod recovery;

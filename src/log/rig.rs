@@ -99,8 +99,12 @@ impl Rig {
         partition: u32,
         value: &[u8],
     ) -> Result<Ticket, Full> {
-        let record =
-            RecordParts { key: None, value, timestamp_ms: self.wall_ms, headers: NO_HEADERS };
+        let record = RecordParts {
+            key: None,
+            value: Some(value),
+            timestamp_ms: self.wall_ms,
+            headers: NO_HEADERS,
+        };
         self.log.append(stream, PartitionId(partition), &record)
     }
 

@@ -5,9 +5,13 @@
 //! is gathered, over bytes that are then still in the cache. Layout: Kafka protocol guide, "Record
 //! Batch" (message format v2). Deliberately absent: control batches, transactions, producer ids.
 
+mod retain;
+
 use std::io::{Read, Write};
 
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+
+pub use retain::{Rest, Retainer};
 
 use super::{Compression, Offset, varint};
 
@@ -115,8 +119,8 @@ struct Open {
 pub struct RecordParts<'a, H> {
     /// The record's key; it chose the partition.
     pub key: Option<&'a [u8]>,
-    /// The payload, unchanged.
-    pub value: &'a [u8],
+    /// The payload, unchanged; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
     /// Arrival, milliseconds since 1970.
     pub timestamp_ms: i64,
     /// Header names and values; iterated twice, once for the size.
@@ -128,7 +132,7 @@ impl<'a, H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone> RecordParts<'a, H> {
     /// [`record_bytes_max`] of nothing.
     pub fn parts_bytes_max(&self) -> usize {
         let headers = self.headers.clone().map(|(name, value)| 10 + name.len() + value.len());
-        self.key.map_or(0, <[u8]>::len) + self.value.len() + headers.sum::<usize>()
+        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers.sum::<usize>()
     }
 }
 
@@ -177,7 +181,8 @@ impl BatchBuilder {
             headers_bytes += varint::size(value.len() as i64) + value.len();
             header_count += 1;
         }
-        let payload_bytes = record.key.map_or(0, <[u8]>::len) + record.value.len() + headers_bytes;
+        let bytes_of = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        let payload_bytes = bytes_of(record.key) + bytes_of(record.value) + headers_bytes;
         if self.open.record_count == 0 {
             self.begin(offset, record.timestamp_ms);
         } else if self.bytes.len() - self.open_start + payload_bytes > batch_bytes_max {
@@ -186,12 +191,13 @@ impl BatchBuilder {
         }
         let timestamp_delta = record.timestamp_ms - self.open.base_timestamp_ms;
         let offset_delta = i64::from(self.open.record_count);
-        let key_length = record.key.map_or(-1, |key| key.len() as i64);
+        let length_of = |part: Option<&[u8]>| part.map_or(-1, |bytes| bytes.len() as i64);
+        let (key_length, value_length) = (length_of(record.key), length_of(record.value));
         let body_bytes = 1
             + varint::size(timestamp_delta)
             + varint::size(offset_delta)
             + varint::size(key_length)
-            + varint::size(record.value.len() as i64)
+            + varint::size(value_length)
             + varint::size(header_count)
             + payload_bytes;
         let out = &mut self.bytes;
@@ -202,8 +208,8 @@ impl BatchBuilder {
         varint::write(out, offset_delta);
         varint::write(out, key_length);
         out.extend_from_slice(record.key.unwrap_or_default());
-        varint::write(out, record.value.len() as i64);
-        out.extend_from_slice(record.value);
+        varint::write(out, value_length);
+        out.extend_from_slice(record.value.unwrap_or_default());
         varint::write(out, header_count);
         for (name, value) in record.headers.clone() {
             varint::write(out, name.len() as i64);
@@ -357,6 +363,15 @@ pub fn for_each_record(
     scratch: &mut Vec<u8>,
     mut visit: impl FnMut(RecordView<'_>) -> bool,
 ) -> Option<()> {
+    for_each_encoded(batch, scratch, |_, record| visit(record))
+}
+
+/// The same, with the bytes of each record as they stand in the batch, its length included.
+fn for_each_encoded(
+    batch: &[u8],
+    scratch: &mut Vec<u8>,
+    mut visit: impl FnMut(&[u8], RecordView<'_>) -> bool,
+) -> Option<()> {
     let header = BatchHeader::read(batch)?;
     let stored = batch.get(HEADER_BYTES..header.batch_bytes as usize)?;
     let mut records = match header.compression {
@@ -368,10 +383,12 @@ pub fn for_each_record(
         }
     };
     for _ in 0..header.record_count {
-        let length = usize::try_from(varint::read(&mut records)?).ok()?;
-        let (record, rest) = records.split_at_checked(length)?;
+        let mut behind = records;
+        let length = usize::try_from(varint::read(&mut behind)?).ok()?;
+        let (record, rest) = behind.split_at_checked(length)?;
+        let encoded = &records[..records.len() - rest.len()];
         records = rest;
-        if !visit(read_record(record, &header)?) {
+        if !visit(encoded, read_record(record, &header)?) {
             break;
         }
     }
@@ -434,7 +451,7 @@ mod tests {
         let headers: [Pair<'_>; 1] = [(b"mqtt.topic", b"a/b")];
         let record = RecordParts {
             key: Some(key.as_bytes()),
-            value,
+            value: Some(value),
             timestamp_ms: ts,
             headers: headers.iter().copied(),
         };
@@ -526,7 +543,7 @@ mod tests {
         for offset in 0..10 {
             let record = RecordParts {
                 key: None,
-                value: &[7; 100],
+                value: Some(&[7; 100]),
                 timestamp_ms: 0,
                 headers: none.iter().copied(),
             };

@@ -57,7 +57,7 @@ impl<'a> Message<'a> {
                 PartitionBy::Topic => Some(self.topic),
                 PartitionBy::None => None,
             },
-            value: self.payload,
+            value: Some(self.payload),
             timestamp_ms,
             headers: fixed.into_iter().chain(client).chain(content_type).chain(user),
         }

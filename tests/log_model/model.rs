@@ -81,7 +81,7 @@ impl Model {
         let headers: [(&[u8], &[u8]); 2] = [(b"mqtt.topic", topic.as_bytes()), (b"mqtt.qos", b"1")];
         let parts = RecordParts {
             key: record.key.as_deref(),
-            value: &record.value,
+            value: Some(&record.value),
             timestamp_ms: record.timestamp_ms,
             headers: headers.iter().copied(),
         };
