@@ -6,10 +6,13 @@
 //! as `head` has, ends it quietly. Deliberately absent: mending; nothing here writes.
 
 mod dump;
+mod examined;
 mod frames;
 mod inventory;
+mod progress;
 mod stat;
 mod text;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -25,6 +28,7 @@ use inventory::{Directory, Inventory};
 const EXAMPLES: &str = "\
 Examples:
   tidegate log stat ./tidegate-data
+  tidegate log verify ./tidegate-data
   tidegate log dump ./tidegate-data --stream telemetry --partition 0 --from 1000 --limit 20
   tidegate log dump ./tidegate-data --json | jq -r .value
 
@@ -43,6 +47,7 @@ pub struct Args {
 enum Command {
     Dump(DumpArgs),
     Stat(StatArgs),
+    Verify(verify::Args),
 }
 
 /// Print batches and records
@@ -93,8 +98,14 @@ enum Error {
     Io { what: &'static str, path: PathBuf, cause: io::Error },
     #[error("the log in {} is damaged:\n{}What was printed is sound, and nothing was changed.", .dir.display(), places(.damages))]
     Damaged { dir: PathBuf, damages: Vec<Damage> },
+    #[error("{} in {}\nWhat is damaged is fenced when the engine starts from it: readers get an error there and can go on behind it.", faults(*.count), .dir.display())]
+    Faults { dir: PathBuf, count: usize },
     #[error("cannot write to stdout: {0}")]
     Output(io::Error),
+}
+
+fn faults(count: usize) -> String {
+    if count == 1 { "there is a fault".to_owned() } else { format!("there are {count} faults") }
 }
 
 /// Each place once: a start and a tool may say different things of it.
@@ -114,6 +125,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
         Command::Dump(args) => dump(args),
         Command::Stat(args) => stat(&args.dir).map_err(|error| Failure::at_run_time(&error)),
+        Command::Verify(args) => verify::run(args),
     }
 }
 

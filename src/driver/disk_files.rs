@@ -19,7 +19,7 @@ impl DiskFiles {
         Self { dir: dir.to_owned() }
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub(super) fn at(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.dir.clone() } else { self.dir.join(path) }
     }
 }

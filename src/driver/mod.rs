@@ -10,6 +10,7 @@ pub mod launch;
 pub mod listen;
 pub mod mapped;
 pub mod open_connections;
+pub mod read_ahead;
 
 pub mod alarm;
 pub mod shard_thread;

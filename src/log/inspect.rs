@@ -2,7 +2,8 @@
 //!
 //! Comes in: the files and their manifest. Goes out: what a start would go on from, with what is
 //! torn and what is damaged. Segments with an index file are not read, but for the header; so the
-//! time that it takes grows with their number, not their bytes. `start` and the tools call it.
+//! time that it takes grows with their number, not their bytes. `start` and the tools call it; those
+//! that are to find whatever there is [`examine`] the segments themselves.
 //! Deliberately absent: I/O of its own.
 
 use std::collections::btree_map::Entry;
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::files::Files;
 use super::index::{self, SegmentEnd, Span};
-use super::manifest::{Generation, Manifest};
+use super::manifest::{Generation, Manifest, SealedSegment};
 use super::recovery::{Recovered, RecoveredSegment};
 use super::scan::{BLOCK_MIN, Damage, Found, LogEnd, LogScan};
 use super::segment::{SegmentHeader, SegmentKey, identity, log_dir};
@@ -34,6 +35,42 @@ pub struct Recovery {
     pub unbegun: Vec<SegmentKey>,
 }
 
+/// How closely the segments are looked at.
+enum Look<'a> {
+    /// As a start does it: an index file stands for its segment.
+    Indexes,
+    /// Everything is read, and each segment's index, as it should be, given away.
+    Contents(&'a mut dyn FnMut(SegmentKey, Vec<u8>)),
+}
+
+impl Look<'_> {
+    fn scan(&self) -> LogScan {
+        LogScan::default().thorough(self.is_thorough())
+    }
+
+    fn is_thorough(&self) -> bool {
+        matches!(self, Self::Contents(_))
+    }
+
+    /// The index of a segment, if that may stand for it.
+    fn index(
+        &self,
+        files: &dyn Files,
+        key: SegmentKey,
+        identity: u64,
+    ) -> Result<Option<(SegmentEnd, Vec<Span>)>, Error> {
+        if self.is_thorough() { Ok(None) } else { read_index(files, key, identity) }
+    }
+
+    /// Takes the indexes that were made of segments.
+    fn made(&mut self, recovery: &mut Recovery, indexes: Vec<(SegmentKey, Vec<u8>)>) {
+        match self {
+            Self::Indexes => recovery.indexes.extend(indexes),
+            Self::Contents(take) => indexes.into_iter().for_each(|(key, bytes)| take(key, bytes)),
+        }
+    }
+}
+
 /// Looks through a directory. `keep` is called for each segment of the last generation that was
 /// looked through, with its end; those with an index file were durable before.
 ///
@@ -45,6 +82,29 @@ pub fn inspect(
     block: usize,
     keep: &mut dyn FnMut(SegmentKey, &SegmentEnd) -> Result<(), Error>,
 ) -> Result<Recovery, Error> {
+    look_through(files, manifest, block, &mut Look::Indexes, keep)
+}
+
+/// Looks through a directory and takes no index file's word: every frame, batch and record is
+/// checked. `index` gets what the index file of each segment should hold, padded to [`BLOCK_MIN`].
+///
+/// # Errors
+/// The file system's.
+pub fn examine(
+    files: &dyn Files,
+    manifest: &Manifest,
+    index: &mut dyn FnMut(SegmentKey, Vec<u8>),
+) -> Result<Recovery, Error> {
+    look_through(files, manifest, BLOCK_MIN, &mut Look::Contents(index), &mut |_, _| Ok(()))
+}
+
+fn look_through(
+    files: &dyn Files,
+    manifest: &Manifest,
+    block: usize,
+    look: &mut Look<'_>,
+    keep: &mut dyn FnMut(SegmentKey, &SegmentEnd) -> Result<(), Error>,
+) -> Result<Recovery, Error> {
     let mut recovery = Recovery::default();
     let recovered = &mut recovery.recovered;
     for row in &manifest.offsets {
@@ -54,10 +114,10 @@ pub fn inspect(
         let gaps = recovered.gaps.entry((gap.stream, gap.partition)).or_default();
         gaps.push((Offset(gap.from), Offset(gap.to)));
     }
-    inspect_sealed(files, manifest, block, &mut recovery)?;
+    inspect_sealed(files, manifest, block, look, &mut recovery)?;
     for log in 0..manifest.current.shards {
-        inspect_moved(files, manifest.current, log, block, &mut recovery)?;
-        let end = inspect_log(files, manifest.current, log, &mut recovery)?;
+        inspect_moved(files, (manifest.current, log), block, look, &mut recovery)?;
+        let end = inspect_log(files, (manifest.current, log), look, &mut recovery)?;
         for (key, end, found) in &end.segments {
             if matches!(found, Found::Scanned(_)) {
                 keep(*key, end)?;
@@ -65,7 +125,8 @@ pub fn inspect(
         }
         recovery.torn.extend(end.torn);
         recovery.unbegun.extend(&end.unbegun);
-        recovery.indexes.extend(recovery.recovered.add_log(end, block));
+        let indexes = recovery.recovered.add_log(end, block);
+        look.made(&mut recovery, indexes);
     }
     recovery.recovered.settle();
     Ok(recovery)
@@ -76,6 +137,7 @@ fn inspect_sealed(
     files: &dyn Files,
     manifest: &Manifest,
     block: usize,
+    look: &mut Look<'_>,
     recovery: &mut Recovery,
 ) -> Result<(), Error> {
     let mut there: BTreeMap<(u32, u32), BTreeSet<SegmentKey>> = BTreeMap::new();
@@ -97,7 +159,7 @@ fn inspect_sealed(
         if !key.moved {
             first_there.insert(log);
         }
-        if let Some((end, spans)) = read_index(files, key, sealed.identity)? {
+        if let Some((end, spans)) = look.index(files, key, sealed.identity)? {
             let path = key.path();
             let short = files.size(&path).map_err(failed("reading", &path))?.unwrap_or(0);
             if short < end.end {
@@ -108,39 +170,40 @@ fn inspect_sealed(
             continue;
         }
         // The index is gone or harmed: the segment itself has everything.
-        let mut scan = LogScan::default();
+        let mut scan = look.scan();
         scan.scan_sealed(key, sealed.identity, Some(sealed.end), &read_whole(files, key)?);
-        take_alone(scan, block, recovery);
+        take_alone(scan, block, look, recovery);
     }
     Ok(())
 }
 
 /// Adds what the scan of one segment that stands for itself found: its batches, and its damage. The
 /// offsets of its partitions are known from elsewhere.
-fn take_alone(scan: LogScan, block: usize, recovery: &mut Recovery) {
+fn take_alone(scan: LogScan, block: usize, look: &mut Look<'_>, recovery: &mut Recovery) {
     let end = scan.finish();
     recovery.recovered.damages.extend(end.damages);
-    recovery.indexes.extend(recovery.recovered.add_segments(end.segments, block));
+    let indexes = recovery.recovered.add_segments(end.segments, block);
+    look.made(recovery, indexes);
 }
 
 /// Moved segments of a log of the last generation. Each is there whole or not at all.
 fn inspect_moved(
     files: &dyn Files,
-    current: Generation,
-    log: u32,
+    (current, log): (Generation, u32),
     block: usize,
+    look: &mut Look<'_>,
     recovery: &mut Recovery,
 ) -> Result<(), Error> {
     for key in keys(files, current.generation, log)?.into_iter().filter(|key| key.moved) {
         let identity = identity(current.seed, key);
-        match read_index(files, key, identity)? {
+        match look.index(files, key, identity)? {
             Some((end, spans)) => {
                 recovery.recovered.segments.push(RecoveredSegment { key, end, spans });
             }
             None => {
-                let mut scan = LogScan::default();
+                let mut scan = look.scan();
                 scan.scan_sealed(key, identity, None, &read_whole(files, key)?);
-                take_alone(scan, block, recovery);
+                take_alone(scan, block, look, recovery);
             }
         }
     }
@@ -150,8 +213,8 @@ fn inspect_moved(
 /// The chain of a log of the last generation.
 fn inspect_log(
     files: &dyn Files,
-    current: Generation,
-    log: u32,
+    (current, log): (Generation, u32),
+    look: &Look<'_>,
     recovery: &mut Recovery,
 ) -> Result<LogEnd, Error> {
     let offsets = recovery.recovered.offsets.iter();
@@ -163,7 +226,7 @@ fn inspect_log(
             row.next = row.next.max(start);
         }
     })?;
-    let mut scan = LogScan::new(current.seed, offsets);
+    let mut scan = LogScan::new(current.seed, offsets).thorough(look.is_thorough());
     let chain: Vec<_> =
         keys(files, current.generation, log)?.into_iter().filter(|k| !k.moved).collect();
     let mut headers = Vec::with_capacity(chain.len());
@@ -172,20 +235,48 @@ fn inspect_log(
     }
     for (at, &key) in chain.iter().enumerate() {
         let followed = headers[at + 1..].iter().any(Option::is_some);
-        match read_index(files, key, identity(current.seed, key))? {
+        match look.index(files, key, identity(current.seed, key))? {
             Some((end, spans)) => scan.indexed(key, headers[at].as_ref(), end, spans),
             // Behind one that was never begun none is: there is nothing to look for.
             None if scan.has_unbegun() && !followed && is_blank(files, key)? => {
                 scan.pass_unbegun(key);
             }
-            None => scan.scan(key, &read_whole(files, key)?, followed),
+            None => {
+                // Where it is not taken at its word, an index file still shows what was durable.
+                let known = read_index(files, key, identity(current.seed, key))?;
+                scan.scan(key, &read_whole(files, key)?, followed || known.is_some());
+                if let Some((end, _)) = known {
+                    scan.must_reach(key, end.end);
+                }
+            }
         }
     }
     Ok(scan.finish())
 }
 
+/// The (generation, log) of every log's directory.
+///
+/// # Errors
+/// The file system's.
+pub fn log_dirs(files: &dyn Files) -> Result<Vec<(u32, u32)>, Error> {
+    let numbered = |names: Vec<String>, letter: char| -> Vec<(u32, String)> {
+        let number = |name: &String| name.strip_prefix(letter)?.parse().ok();
+        names.into_iter().filter_map(|name| Some((number(&name)?, name))).collect()
+    };
+    let mut found = Vec::new();
+    let names = files.list("").map_err(failed("reading", "the data directory"))?;
+    for (generation, name) in numbered(names, 'g') {
+        let names = files.list(&name).map_err(failed("reading", &name))?;
+        found.extend(numbered(names, 's').into_iter().map(|(log, _)| (generation, log)));
+    }
+    Ok(found)
+}
+
 /// Whether a segment's first block holds zeros, as long as it was not begun.
-pub(super) fn is_blank(files: &dyn Files, key: SegmentKey) -> Result<bool, Error> {
+///
+/// # Errors
+/// The file system's.
+pub fn is_blank(files: &dyn Files, key: SegmentKey) -> Result<bool, Error> {
     let path = key.path();
     let block = files.read(&path, 0, BLOCK_MIN).map_err(failed("reading", &path))?;
     Ok(block.iter().all(|byte| *byte == 0))
@@ -207,6 +298,27 @@ fn read_starts(
         take(stream, partition, start);
     }
     Ok(())
+}
+
+/// Segments that there are, in the order in which [`examine`] reads them; some of the last generation
+/// may never have been begun.
+///
+/// # Errors
+/// The file system's.
+pub fn segments(files: &dyn Files, manifest: &Manifest) -> Result<Vec<SegmentKey>, Error> {
+    let mut found = Vec::new();
+    for key in manifest.sealed.iter().map(SealedSegment::key) {
+        let path = key.path();
+        if files.size(&path).map_err(failed("reading", &path))?.is_some() {
+            found.push(key);
+        }
+    }
+    for log in 0..manifest.current.shards {
+        let mut keys = keys(files, manifest.current.generation, log)?;
+        keys.sort_by_key(|key| !key.moved);
+        found.extend(keys);
+    }
+    Ok(found)
 }
 
 /// Segments in a log's directory, in order.

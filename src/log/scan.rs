@@ -14,7 +14,7 @@ use super::frame::{Entry, FLAG_CLEAN_END, Frame};
 use super::index::{IndexEntry, IndexRow, SegmentEnd, Span};
 use super::segment::{self, PartitionOffsets, SegmentHeader, SegmentKey};
 use crate::record::Offset;
-use crate::record::batch::BatchHeader;
+use crate::record::batch::{self, BatchHeader};
 
 mod frames;
 
@@ -29,7 +29,9 @@ pub const BLOCK_MIN: usize = 512;
 pub const UNCERTAIN_OFFSETS: u64 = 1 << 32;
 
 const NO_HEADER: &str = "its header does not hold";
-const HOLDS_ANOTHER: &str = "it holds another segment";
+/// Of a segment's file: it begins with the header of another one.
+pub const HOLDS_ANOTHER: &str = "it holds another segment";
+const ENDS_EARLY: &str = "it ends before its end";
 const NO_FRAME: &str = "a frame does not hold";
 
 /// Something that was durable is not what was written.
@@ -61,6 +63,9 @@ pub struct LogScan {
     /// Segments that were made ready and never begun.
     unbegun: Vec<SegmentKey>,
     clean: bool,
+    /// The records of every batch are checked, and not the frames alone.
+    thorough: bool,
+    scratch: Vec<u8>,
 }
 
 /// What the next segment must continue.
@@ -111,6 +116,14 @@ impl LogScan {
         Self { seed, offsets, ..Self::default() }
     }
 
+    /// Checks the records of every batch as well: what a frame's CRC cannot show is an error of who
+    /// wrote it.
+    #[must_use]
+    pub fn thorough(mut self, thorough: bool) -> Self {
+        self.thorough = thorough;
+        self
+    }
+
     /// A segment whose index file is there and is of this segment: nothing needs to be read but the
     /// header, if there is one that holds.
     pub fn indexed(
@@ -158,6 +171,14 @@ impl LogScan {
                 self.walk(place, header_bytes, Some(crc), file, followed);
             }
             None => self.scan_headless(key, identity, file, followed, foreign),
+        }
+    }
+
+    /// Of the segment that was scanned last, everything below `end` was durable.
+    pub fn must_reach(&mut self, key: SegmentKey, end: u64) {
+        let reached = self.last.filter(|last| last.key == key).map_or(0, |last| last.end);
+        if reached < end {
+            self.harm(key, reached, ENDS_EARLY);
         }
     }
 
@@ -245,10 +266,7 @@ impl LogScan {
         };
         let file = end.and_then(|end| file.get(..usize::try_from(end).ok()?)).unwrap_or(file);
         self.walk(Place { key, identity, base_position, block }, at, crc, file, true);
-        let reached = self.last.map_or(0, |last| last.end);
-        if reached < end.unwrap_or(file.len() as u64) {
-            self.harm(key, reached, "it ends before its end");
-        }
+        self.must_reach(key, end.unwrap_or(file.len() as u64));
     }
 
     /// Goes through the frames of a segment from byte `at` on until one does not hold and nothing
@@ -311,6 +329,13 @@ impl LogScan {
                         self.harm(key, at, "a frame holds something that is no record batch");
                         continue;
                     };
+                    if self.thorough
+                        && let Err(what) = batch::check(batch, &mut self.scratch)
+                    {
+                        self.damages.push(Damage { key, at: (at + batch_at) as u64, what });
+                        self.move_next(stream, partition, header.next_offset());
+                        continue;
+                    }
                     let entry = IndexEntry::of(&header, (at + batch_at) as u32);
                     add_batch(
                         runs.entry((stream, partition)).or_default(),

@@ -354,6 +354,14 @@ impl<'a> RecordView<'a> {
             Some((name, value))
         })
     }
+
+    /// Whether the record holds its headers and nothing else behind its value.
+    fn ends_with_its_headers(&self) -> bool {
+        let mut rest = self.encoded_headers;
+        let whole = (0..self.header_count)
+            .all(|_| matches!(sized(&mut rest), Some(Some(_))) && sized(&mut rest).is_some());
+        whole && rest.is_empty()
+    }
 }
 
 /// Calls `visit` for each record of a whole batch until it returns false. `scratch` takes the
@@ -393,6 +401,31 @@ fn for_each_encoded(
         }
     }
     Some(())
+}
+
+/// Checks everything of a stored batch: its length and CRC, that it can be decompressed, and that its
+/// records are well formed, in order, and as many as it says. `scratch` as in [`for_each_record`].
+///
+/// # Errors
+/// What does not hold.
+pub fn check(batch: &[u8], scratch: &mut Vec<u8>) -> Result<(), &'static str> {
+    let header = BatchHeader::read(batch).ok_or("something is no record batch")?;
+    if header.batch_bytes as usize != batch.len() || !header.crc_holds(batch) {
+        return Err("the CRC of a record batch does not hold");
+    }
+    let (mut next, mut count) = (header.base_offset, 0);
+    for_each_record(batch, scratch, |record| {
+        let well = record.offset >= next && record.ends_with_its_headers();
+        next = record.offset.plus(1);
+        count += u32::from(well);
+        well
+    })
+    .ok_or("a record batch cannot be decoded")?;
+    if count == header.record_count && next <= header.next_offset() {
+        Ok(())
+    } else {
+        Err("a record batch contradicts itself")
+    }
 }
 
 fn read_record<'a>(record: &'a [u8], header: &BatchHeader) -> Option<RecordView<'a>> {
@@ -526,6 +559,38 @@ mod tests {
             .expect("well formed");
             assert_eq!(seen, [(0, 10, Some(10_000)), (1, 9, Some(0))]);
         }
+    }
+
+    /// A batch whose contents are wrong is found also where its CRC was made of them.
+    #[test]
+    fn a_check_looks_into_the_records() {
+        let seal = |mut batch: Vec<u8>| {
+            let crc = crc32c::crc32c(&batch[CRC_FROM..]);
+            put(&mut batch, 17, &crc.to_be_bytes());
+            batch
+        };
+        let mut builder = BatchBuilder::default();
+        append(&mut builder, 0, "dev", &[b'x'; 500], 10);
+        append(&mut builder, 1, "dev", b"", 9);
+        let check_of = |batch: &[u8], at: usize, byte: u8, expected: &str| {
+            assert_eq!(check(batch, &mut Vec::new()), Ok(()));
+            let mut harmed = batch.to_vec();
+            harmed[at] = byte;
+            let by_crc = Err("the CRC of a record batch does not hold");
+            assert_eq!(check(&harmed, &mut Vec::new()), by_crc, "{at}");
+            assert_eq!(check(&seal(harmed), &mut Vec::new()), Err(expected), "{at}");
+        };
+        let plain = finish(&mut builder, Compression::None).remove(0);
+        let (undecodable, contradicts) =
+            ("a record batch cannot be decoded", "a record batch contradicts itself");
+        check_of(&plain, HEADER_BYTES, 1, undecodable); // a length
+        check_of(&plain, HEADER_BYTES + 4, 8, contradicts); // an offset, beyond the last one
+        let headers = plain.len() - b"\x14mqtt.topic\x06a/b".len() - 1;
+        check_of(&plain, headers, 0, contradicts); // their number
+        append(&mut builder, 0, "dev", &[b'x'; 500], 10);
+        let packed = finish(&mut builder, Compression::Lz4).remove(0);
+        check_of(&packed, HEADER_BYTES, 1, undecodable); // LZ4's magic
+        assert!(check(&plain[..plain.len() - 1], &mut Vec::new()).is_err());
     }
 
     #[test]

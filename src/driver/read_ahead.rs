@@ -1,0 +1,190 @@
+//! Files of a data directory, whole ones read ahead of who needs them, for tools that read everything.
+//!
+//! Comes in: the paths of the files that will be asked for, in order. Goes out: their bytes, while a
+//! thread already reads the next one, so that the disk never waits for who checks. What the disk
+//! cannot read is zeros, and named. The invariant: at most three whole files are in memory. Nothing
+//! is ever written; who tries gets an error.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::Scope;
+
+use super::disk_files::DiskFiles;
+use crate::log::Files;
+
+/// Bytes read at once, and zeros in the place of what cannot be read.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Bytes that the disk could not read.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// Of which file, relative to the data directory.
+    pub path: String,
+    /// From which byte on.
+    pub at: u64,
+    /// What the system says.
+    pub cause: String,
+}
+
+struct Arrived {
+    path: String,
+    bytes: io::Result<Vec<u8>>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// A data directory whose files are read ahead.
+pub struct ReadAhead<'a> {
+    files: &'a DiskFiles,
+    arriving: Receiver<Arrived>,
+    unreadable: RefCell<Vec<Unreadable>>,
+}
+
+impl<'a> ReadAhead<'a> {
+    /// Reads `paths` one after the other on a thread of `scope`; `progress` gets the bytes of each
+    /// piece.
+    pub fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        files: &'a DiskFiles,
+        paths: Vec<String>,
+        progress: impl FnMut(u64) + Send + 'scope,
+    ) -> Self {
+        let (send, arriving) = sync_channel(1);
+        let own = files.clone();
+        scope.spawn(move || read_all(&own, paths, progress, &send));
+        Self { files, arriving, unreadable: RefCell::default() }
+    }
+
+    /// What could not be read.
+    pub fn into_unreadable(self) -> Vec<Unreadable> {
+        self.unreadable.into_inner()
+    }
+}
+
+fn read_all(
+    files: &DiskFiles,
+    paths: Vec<String>,
+    mut progress: impl FnMut(u64),
+    send: &SyncSender<Arrived>,
+) {
+    for path in paths {
+        let mut unreadable = Vec::new();
+        let bytes = read_whole(files, &path, &mut progress, &mut unreadable);
+        if send.send(Arrived { path, bytes, unreadable }).is_err() {
+            // Nobody waits for them any more.
+            return;
+        }
+    }
+}
+
+fn read_whole(
+    files: &DiskFiles,
+    path: &str,
+    progress: &mut impl FnMut(u64),
+    unreadable: &mut Vec<Unreadable>,
+) -> io::Result<Vec<u8>> {
+    let file = File::open(files.at(path))?;
+    let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut bytes = vec![0; size];
+    for (number, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate() {
+        let at = (number * PIECE_BYTES) as u64;
+        if let Err(cause) = file.read_exact_at(piece, at) {
+            piece.fill(0);
+            unreadable.push(Unreadable { path: path.to_owned(), at, cause: cause.to_string() });
+        }
+        progress(piece.len() as u64);
+    }
+    Ok(bytes)
+}
+
+fn refused<T>() -> io::Result<T> {
+    Err(ErrorKind::ReadOnlyFilesystem.into())
+}
+
+impl Files for ReadAhead<'_> {
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        self.files.list(dir)
+    }
+
+    fn size(&self, path: &str) -> io::Result<Option<u64>> {
+        self.files.size(path)
+    }
+
+    fn read(&self, path: &str, at: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        if at == 0 && bytes == usize::MAX {
+            // Those that nobody asked for are passed by; one that was not announced is read now.
+            for arrived in self.arriving.iter() {
+                if arrived.path == path {
+                    self.unreadable.borrow_mut().extend(arrived.unreadable);
+                    return arrived.bytes;
+                }
+            }
+        }
+        self.files.read(path, at, bytes)
+    }
+
+    fn create(&self, _path: &str, _bytes: &[u8]) -> io::Result<()> {
+        refused()
+    }
+
+    fn append(&self, _path: &str, _bytes: &[u8]) -> io::Result<()> {
+        refused()
+    }
+
+    fn resize(&self, _path: &str, _bytes: u64) -> io::Result<()> {
+        refused()
+    }
+
+    fn flush(&self, _path: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn remove(&self, _path: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn make_dir(&self, _dir: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn remove_dir(&self, _dir: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn flush_dir(&self, _dir: &str) -> io::Result<()> {
+        refused()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_come_in_any_case() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c", "d"] {
+            std::fs::write(dir.path().join(name), name.repeat(PIECE_BYTES + 1)).unwrap();
+        }
+        let files = DiskFiles::new(dir.path());
+        let mut seen = 0;
+        std::thread::scope(|scope| {
+            let paths = ["a", "b", "c"].map(str::to_owned).to_vec();
+            let ahead = ReadAhead::start(scope, &files, paths, |bytes| seen += bytes);
+            let whole = |name: &str| ahead.read(name, 0, usize::MAX).unwrap();
+            assert_eq!(whole("a"), "a".repeat(PIECE_BYTES + 1).into_bytes());
+            assert_eq!(ahead.read("c", 3, 2).unwrap(), b"cc", "a part is read at once");
+            assert_eq!(whole("c"), "c".repeat(PIECE_BYTES + 1).into_bytes(), "one is passed by");
+            assert_eq!(whole("d"), "d".repeat(PIECE_BYTES + 1).into_bytes(), "not announced");
+            assert!(ahead.create("a", b"").is_err() && ahead.remove("a").is_err());
+            assert!(ahead.into_unreadable().is_empty());
+        });
+        assert_eq!(seen, 3 * (PIECE_BYTES as u64 + 1));
+    }
+}
