@@ -41,6 +41,8 @@ pub struct Link {
     pub ended: bool,
     /// A shard has accepted it.
     pub accepted: bool,
+    /// The network holds back what either side sends.
+    pub stalled: bool,
     /// The server has closed.
     pub closed: bool,
     from_server: Vec<u8>,
@@ -78,6 +80,7 @@ impl Link {
             received: 0,
             ended: false,
             accepted: false,
+            stalled: false,
             closed: false,
             from_server: Vec::new(),
             connected: false,
@@ -95,7 +98,7 @@ impl Link {
 
     /// Whether the server would receive something, be it the end.
     pub fn is_readable(&self) -> bool {
-        self.ended || self.received < self.to_server.len()
+        !self.stalled && (self.ended || self.received < self.to_server.len())
     }
 
     /// The device can send.

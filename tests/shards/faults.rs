@@ -209,7 +209,7 @@ fn a_stop_with_a_full_disk_ends() {
     for full in [vec![0], vec![1], vec![0, 1]] {
         let setup = Setup { segment_factor: 1, receive_maximum: 1_000, ..Setup::default() };
         let mut world = World::new(&setup, DEVICES, 9);
-        full.iter().for_each(|&shard| world.nodes[shard].disk_full = true);
+        full.iter().for_each(|&shard| world.nodes[shard].storage.full = true);
         for round in 0..40 {
             for device in 0..DEVICES {
                 world.publish(device, &wish(&setup, round % 2, device, Size::Bytes(300)));
@@ -229,7 +229,7 @@ fn a_stop_with_a_full_disk_ends() {
 fn a_full_disk_that_has_room_again() {
     let setup = Setup { segment_factor: 1, receive_maximum: 1_000, ..Setup::default() };
     let mut world = World::new(&setup, DEVICES, 11);
-    world.nodes[1].disk_full = true;
+    world.nodes[1].storage.full = true;
     for round in 0..40 {
         for device in 0..DEVICES {
             world.publish(device, &wish(&setup, round % 2, device, Size::Bytes(300)));
@@ -237,7 +237,7 @@ fn a_full_disk_that_has_room_again() {
     }
     world.settle_without(&[]);
     assert!(world.holds(HoldCause::DiskFull) > 0);
-    world.nodes[1].disk_full = false;
+    world.nodes[1].storage.full = false;
     world.nodes[1].awake = true;
     world.settle();
     assert_eq!(world.ledger.acknowledged, 40 * DEVICES);

@@ -4,17 +4,22 @@
 //! `PROPTEST_CASES` sets how many schedules are tried; a failing one is shrunk and printed.
 
 #![allow(unsafe_code)] // a global allocator is an unsafe trait
+#![allow(dead_code)] // the world can do more than either of the two asks of it (see `tests/simulator`)
 
 mod devices;
+mod disk;
+mod disk_files;
 mod faults;
 mod ledger;
 mod memory;
 mod node;
 mod packets;
 mod random;
+mod reading;
 mod schedule;
 mod setup;
 mod sockets;
+mod storage;
 mod world;
 
 #[global_allocator]

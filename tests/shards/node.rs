@@ -9,22 +9,26 @@ use std::sync::Arc;
 
 use tidegate::log::frame::{self, Entry};
 use tidegate::log::segment::SegmentHeader;
-use tidegate::log::{self, Commit, Log, Needs};
+use tidegate::log::{self, Log, Needs};
 use tidegate::observe::ShardMetrics;
-use tidegate::record::{PartitionId, ShardId, StreamId};
-use tidegate::shard::{Clock, Request, Shard};
+use tidegate::record::{PartitionId, ShardId, SharedBytes, StreamId};
+use tidegate::shard::{Clock, Request, Shard, Way};
 
 use crate::devices::{End, Link};
+use crate::disk::Disk;
 use crate::ledger::Ledger;
 use crate::random::Random;
 use crate::setup::{Place, Setup};
 use crate::sockets::{HandOver, Sockets};
+use crate::storage::{self, Event, Storage};
+use crate::world::Begun;
 
 /// What a node touches beside itself.
 pub struct Around<'a> {
     pub setup: &'a Setup,
     pub links: &'a mut [Link],
     pub ledger: &'a mut Ledger,
+    pub needs: &'a Needs,
     pub random: &'a mut Random,
     /// The next offset of every place, as its owner last said.
     pub ends: &'a mut [u64],
@@ -34,7 +38,7 @@ pub struct Around<'a> {
     /// Connections that go to other shards, with what they sent.
     pub leaving: Vec<HandOver>,
     /// The monotonic clock that all shards share.
-    pub now_ns: u64,
+    pub clock: Clock,
 }
 
 impl Around<'_> {
@@ -46,33 +50,32 @@ impl Around<'_> {
         self.links[link].receive(bytes, self.ledger, self.stopping, end_of);
     }
 
-    /// Notes the next offsets of a log. The room that is promised in it is there.
-    fn look_at(&mut self, log: &Log) {
+    /// Notes the offsets of a log. It is within its limits, and the room that is promised in it is
+    /// there.
+    pub fn look_at(&mut self, log: &Log) {
         let (setup, shard) = (self.setup, log.options().shard.0);
         for stream in 0..setup.streams.len() {
             for partition in (shard..setup.partitions()).step_by(setup.shards as usize) {
                 let bounds = log.bounds(StreamId(stream as u32), PartitionId(partition));
-                let next = bounds.expect("its own").next.0;
-                self.ends[index_of(setup, Place { stream, partition })] = next;
+                let bounds = bounds.expect("its own");
+                let place = Place { stream, partition };
+                self.ends[index_of(setup, place)] = bounds.next.0;
+                self.ledger.shows(place, bounds.start.0, bounds.committed.end().0);
             }
         }
         let (waiting, promised) = (log.waiting_bytes(), log.kept_room() as usize);
         let room = setup.log_buffer_bytes();
         assert!(waiting + promised <= room, "{waiting} wait, {promised} are promised, of {room}");
         assert!(promised <= room / 2, "{promised} of {room} are promised");
+        // The newest piece of the tail stays whatever its size, and two extents.
+        let options = log.options();
+        let most = (
+            options.tail_cache_bytes + options.segment_bytes as usize,
+            options.read_cache_bytes + 2 * options.segment_bytes as usize,
+        );
+        let cached = log.cached_bytes();
+        assert!(cached.0 <= most.0 && cached.1 <= most.1, "{cached:?} are cached, of {most:?}");
     }
-}
-
-/// The commit that is under way.
-struct UnderWay {
-    commit: Commit,
-    written: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Event {
-    Written,
-    Flushed,
 }
 
 /// The step of a turn that comes next.
@@ -99,48 +102,54 @@ pub struct Node {
     pub metrics: Arc<ShardMetrics>,
     pub stopping: Stopping,
     pub gave_up: bool,
-    /// No segment can be made.
-    pub disk_full: bool,
+    pub storage: Storage,
     segment_refused: bool,
+    /// What readers met, and was told.
+    pub damages: u64,
     pub awake: bool,
     step: Step,
     /// Others are to see what the last step brought.
     publishes: bool,
     pub sockets: Sockets,
     pub handed_over: VecDeque<HandOver>,
-    under_way: Option<UnderWay>,
-    events: Vec<Event>,
-    raised: bool,
     requests: Vec<Request>,
     log_requests: Vec<log::Request>,
 }
 
 impl Node {
-    pub fn new(setup: &Setup, index: usize, shard: Shard, metrics: Arc<ShardMetrics>) -> Self {
+    pub fn new(
+        setup: &Setup,
+        index: usize,
+        ways: Vec<Way>,
+        begun: &Begun,
+        disk: &mut Disk,
+    ) -> Self {
+        let (mut shard, metrics) = setup.shard(index as u32, ways, begun);
+        let storage = storage::Options {
+            shard: index as u32,
+            shards: setup.shards,
+            generation: begun.generation,
+            segment_bytes: shard.log().options().segment_bytes,
+            zeros: setup.zeros,
+            spares_max: 1,
+        };
         Self {
             index,
             shard: Some(shard),
             metrics,
             stopping: Stopping::No,
             gave_up: false,
-            disk_full: false,
+            storage: Storage::new(storage, disk),
             segment_refused: false,
+            damages: 0,
             awake: true,
             step: Step::Gather,
             publishes: false,
             sockets: Sockets::new(setup),
             handed_over: VecDeque::new(),
-            under_way: None,
-            events: Vec::new(),
-            raised: false,
             requests: Vec::new(),
             log_requests: Vec::new(),
         }
-    }
-
-    /// Whether a commit waits for the disk.
-    pub fn is_committing(&self) -> bool {
-        self.under_way.is_some()
     }
 
     /// Whether the thread would turn.
@@ -148,31 +157,34 @@ impl Node {
         let stops = !matches!(self.stopping, Stopping::No | Stopping::Finished);
         self.shard.is_some()
             && (self.awake
-                || self.raised
+                || self.storage.raised
                 || stops
                 || self.step != Step::Gather
                 || self.sockets.has_work(links))
     }
 
-    /// The disk takes the next step of the commit that is under way.
-    pub fn disk(&mut self, ledger: &mut Ledger) {
-        let Some(under_way) = &mut self.under_way else { return };
-        let commit = under_way.commit;
-        if !under_way.written {
-            under_way.written = true;
-            ledger.written(self.index);
-            self.events.push(Event::Written);
-            // As the driver's storage: it goes with the news of the flush, where nobody waits.
-            self.raised |= !commit.flush || commit.tell_written;
-            if !commit.flush {
-                self.under_way = None;
+    /// The first segment is made, before anything is accepted: whether it is there, or cannot be.
+    pub fn first_segment(&mut self, disk: &mut Disk, random: &mut Random) -> Option<bool> {
+        self.ask_storage();
+        self.storage.step(disk, random);
+        for event in std::mem::take(&mut self.storage.events) {
+            if matches!(event, Event::SegmentRefused) {
+                return Some(false);
             }
-        } else {
-            ledger.flushed(self.index);
-            self.events.push(Event::Flushed);
-            self.raised = true;
-            self.under_way = None;
+            self.on_event(event);
         }
+        (self.shard().log().ready_segments() > 0).then_some(true)
+    }
+
+    /// The disk takes a step of something that it is asked for. Whether the process goes on.
+    pub fn disk(&mut self, disk: &mut Disk, random: &mut Random, ledger: &mut Ledger) -> bool {
+        let step = self.storage.step(disk, random);
+        match step {
+            storage::Step::Written => ledger.written(self.index),
+            storage::Step::Flushed => ledger.flushed(self.index),
+            storage::Step::Nothing | storage::Step::Died => {}
+        }
+        step != storage::Step::Died
     }
 
     /// The next step of a turn. Whether the turn is over.
@@ -180,9 +192,7 @@ impl Node {
         if self.shard.is_none() {
             return true;
         }
-        let now_ns = around.now_ns;
-        let clock = Clock { now_ns, wall_ms: 1_700_000_000_000, age_ms: now_ns / 1_000_000 };
-        self.shard().set_clock(clock);
+        self.shard().set_clock(around.clock);
         self.step = match self.step {
             // What the step before brought: others may have their turns between the two.
             next if std::mem::take(&mut self.publishes) => {
@@ -191,6 +201,7 @@ impl Node {
             }
             Step::Gather => {
                 self.gather(around);
+                around.look_at(self.shard().log());
                 self.apply(around);
                 self.publishes = true;
                 Step::Sockets
@@ -204,6 +215,7 @@ impl Node {
             Step::Commit => {
                 self.begin_commit(around);
                 self.apply(around);
+                around.look_at(self.shard().log());
                 self.publishes = true;
                 Step::Sleep
             }
@@ -233,21 +245,23 @@ impl Node {
         self.shard.as_mut().expect("it runs")
     }
 
-    /// Publishes what is published now and then.
-    pub fn publish_metrics(&mut self, needs: &Needs) {
+    /// Does what is done now and then.
+    pub fn keep_house(&mut self, around: &mut Around<'_>) {
         if let Some(shard) = &mut self.shard {
-            shard.expire(needs);
+            let mut damages = Vec::new();
+            shard.log().take_damages(&mut damages);
+            self.damages += damages.len() as u64;
+            shard.set_clock(around.clock);
+            shard.expire(around.needs);
             shard.publish_metrics();
+            around.look_at(shard.log());
         }
     }
 
     fn gather(&mut self, around: &mut Around<'_>) {
-        self.raised = false;
-        for event in std::mem::take(&mut self.events) {
-            match event {
-                Event::Written => drop(self.shard().on_written()),
-                Event::Flushed => self.shard().on_flushed(),
-            }
+        self.storage.raised = false;
+        for event in std::mem::take(&mut self.storage.events) {
+            self.on_event(event);
         }
         while let Some(arrived) = self.handed_over.pop_front() {
             let id = self.shard().on_handed_over(&arrived.bytes, arrived.accepted_ns);
@@ -255,12 +269,28 @@ impl Node {
         }
         self.shard().take_from_others();
         self.shard().on_timer();
-        if self.segment_refused && !self.disk_full {
+        if self.segment_refused && !self.storage.full {
             self.segment_refused = false;
             self.shard().log().retry_segment();
         }
         if around.stopping {
             self.stop(around);
+        }
+    }
+
+    pub fn on_event(&mut self, event: Event) {
+        let shard = self.shard.as_mut().expect("it runs");
+        match event {
+            Event::Written => drop(shard.on_written()),
+            Event::Flushed => shard.on_flushed(),
+            Event::Read(request, bytes) => shard.on_read(request, bytes),
+            Event::SegmentReady(key) => shard.log().on_segment_ready(key),
+            Event::SegmentRefused => {
+                shard.log().on_segment_refused();
+                self.segment_refused = true;
+            }
+            Event::IndexWritten(key) => shard.log().on_index_written(key),
+            Event::StartsSaved => shard.log().on_starts_saved(),
         }
     }
 
@@ -309,30 +339,20 @@ impl Node {
             self.sockets.apply(shard, request, around);
         }
         self.requests = requests;
-        let mut log_requests = std::mem::take(&mut self.log_requests);
-        self.shard().log().take_requests(&mut log_requests);
-        for request in log_requests.drain(..) {
-            let disk_full = self.disk_full;
-            let log = self.shard().log();
-            match request {
-                log::Request::MakeSegment(_) if disk_full => {
-                    log.on_segment_refused();
-                    self.segment_refused = true;
-                }
-                log::Request::MakeSegment(key) => log.on_segment_ready(key),
-                log::Request::WriteIndex { key, .. } => log.on_index_written(key),
-                log::Request::Read(read) => panic!("nobody reads: {read:?}"),
-                log::Request::Delete(_) | log::Request::SaveStarts(_) => panic!("nothing expires"),
-            }
-        }
-        self.log_requests = log_requests;
+        self.ask_storage();
+    }
+
+    pub fn ask_storage(&mut self) {
+        let mut requests = std::mem::take(&mut self.log_requests);
+        self.shard().log().take_requests(&mut requests);
+        requests.drain(..).for_each(|request| self.storage.start(request));
+        self.log_requests = requests;
     }
 
     fn begin_commit(&mut self, around: &mut Around<'_>) {
         let Some(bytes) = self.shard().log().commit_bytes() else { return };
         let mut out = vec![0; bytes];
         let Some(commit) = self.shard().seal(&mut out) else { return };
-        assert!(self.under_way.is_none(), "two commits under way");
         assert!(commit.bytes <= bytes);
         // A segment begins with a header of its own.
         let header = match commit.position {
@@ -347,8 +367,9 @@ impl Node {
             Entry::Reservation { .. } | Entry::Range { .. } => None,
         });
         around.ledger.sealed(self.index, commit.segment.sequence, batches);
-        self.under_way = Some(UnderWay { commit, written: false });
-        self.shard().on_sealed(Rc::new(out));
+        let bytes: SharedBytes = Rc::new(out);
+        self.storage.commit(commit, Rc::clone(&bytes));
+        self.shard().on_sealed(bytes);
     }
 
     /// What it has to do, and what it waits for.

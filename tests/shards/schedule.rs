@@ -137,6 +137,7 @@ fn setups() -> impl Strategy<Value = Setup> {
             receive_maximum: limits.0,
             unacknowledged_slack: limits.1,
             held_bytes_max: limits.2,
+            ..Setup::default()
         },
     )
 }
@@ -161,7 +162,7 @@ fn apply(world: &mut World, op: &Op) {
         Op::Step(shard) => {
             world.step(*shard % shards);
         }
-        Op::Disk(shard) => world.disk(*shard % shards),
+        Op::Disk(shard) => assert!(world.disk(*shard % shards), "a commit fails"),
         Op::Without(shard) => world.settle_without(&[*shard % shards]),
     }
 }
@@ -216,7 +217,7 @@ fn run(case: &Case, reached: &mut Reached) {
     }
     world.settle();
     for (node, full) in world.nodes.iter_mut().zip(&case.full_disks) {
-        node.disk_full = *full;
+        node.storage.full = *full;
     }
     for op in &case.second {
         apply(&mut world, op);

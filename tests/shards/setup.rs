@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use tidegate::ingest::mqtt;
-use tidegate::log::recovery::Recovered;
-use tidegate::log::{self, Log, Needs, StreamOptions};
+use tidegate::log::start::{StreamWanted, Wanted};
+use tidegate::log::{self, Log, StreamOptions};
 use tidegate::observe::ShardMetrics;
 use tidegate::record::{
     Compression, Durability, PartitionBy, PartitionId, ShardId, StreamId, StreamName, partition_of,
@@ -14,10 +14,12 @@ use tidegate::serve::kafka;
 use tidegate::shard::{Options, Shard, Way};
 use tidegate::transform::TopicTable;
 
+use crate::world::Begun;
+
 /// Bytes that a record costs beyond its packet at the most: the topic and the client identifier are
 /// short here, the properties few.
 const RECORD_OVERHEAD: usize = 384;
-const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 
 /// One stream.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,8 @@ pub struct Place {
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub shards: u32,
+    /// Partitions of a directory that there is; else they follow from the shards.
+    pub partitions_there: Option<u32>,
     pub streams: Vec<Stream>,
     pub packet_bytes_max: usize,
     pub ring_slots: usize,
@@ -46,6 +50,10 @@ pub struct Setup {
     pub log_slack: usize,
     /// Segments are so many times as large as they have to be.
     pub segment_factor: u64,
+    /// Segments are filled with zeros ahead, and used again.
+    pub zeros: bool,
+    /// What a shard keeps of each stream, in bytes and milliseconds; `None` is all.
+    pub retention: Option<(u64, u64)>,
     /// Receive buffers: so many times four for each other shard.
     pub receive_factor: u16,
     pub receive_bytes: usize,
@@ -65,12 +73,15 @@ impl Default for Setup {
         };
         Self {
             shards: 2,
+            partitions_there: None,
             streams: vec![stream("#", PartitionBy::Topic, Durability::Fsync)],
             packet_bytes_max: 2048,
             ring_slots: 8,
             credit_bytes: 1024,
             log_slack: 0,
             segment_factor: 3,
+            zeros: true,
+            retention: None,
             receive_factor: 1,
             receive_bytes: 256,
             receive_maximum: 16,
@@ -82,7 +93,23 @@ impl Default for Setup {
 
 impl Setup {
     pub fn partitions(&self) -> u32 {
-        (4 * self.shards).next_power_of_two().max(8)
+        self.partitions_there.unwrap_or((4 * self.shards).next_power_of_two().max(8))
+    }
+
+    /// What a start wants of the directory.
+    pub fn wanted(&self, wall_ms: i64) -> Wanted {
+        let streams = self.streams.iter().enumerate().map(|(id, stream)| StreamWanted {
+            name: stream_name(id),
+            durability: stream.durability,
+        });
+        Wanted {
+            shards: self.shards,
+            partitions: None,
+            partitions_of_new: self.partitions(),
+            streams: streams.collect(),
+            block: BLOCK,
+            wall_ms,
+        }
     }
 
     fn others(&self) -> usize {
@@ -138,34 +165,33 @@ impl Setup {
         PartitionId(place.partition).owner(self.shards).index()
     }
 
-    fn log(&self, shard: u32) -> Log {
+    /// What the log of a shard is told.
+    pub fn log(&self, shard: u32, begun: &Begun) -> log::Options {
+        let (retention_bytes, retention_ms) = self.retention.unwrap_or((u64::MAX, u64::MAX));
         let stream = |stream: &Stream| StreamOptions {
             durability: stream.durability,
             compression: stream.compression,
-            retention_bytes: u64::MAX,
-            retention_ms: u64::MAX,
+            retention_bytes,
+            retention_ms,
         };
         let mut options = log::Options {
-            generation: 1,
+            generation: begun.generation,
             shard: ShardId(shard),
             shards: self.shards,
             partitions: self.partitions(),
-            leader_epoch: 1,
+            leader_epoch: begun.starts,
             block: BLOCK,
             segment_bytes: 0,
             buffer_bytes: self.log_buffer_bytes(),
             batch_bytes_max: self.record_bytes_max(),
             tail_cache_bytes: self.log_buffer_bytes(),
             read_cache_bytes: self.log_buffer_bytes(),
-            read_bytes: 1 << 16,
+            read_bytes: 4 * BLOCK,
             segments_ahead: 1,
             streams: self.streams.iter().map(stream).collect(),
         };
         options.segment_bytes = options.segment_bytes_min() * self.segment_factor;
-        let durabilities: Vec<_> = self.streams.iter().map(|stream| stream.durability).collect();
-        let mut recovered = Recovered::default();
-        recovered.reserve(&durabilities, self.partitions());
-        Log::new(options, &recovered, &Needs::default(), u64::from(shard) + 1)
+        options
     }
 
     pub fn limits(&self) -> mqtt::Limits {
@@ -177,7 +203,7 @@ impl Setup {
     }
 
     /// A shard with its ways to the others.
-    pub fn shard(&self, shard: u32, ways: Vec<Way>) -> (Shard, Arc<ShardMetrics>) {
+    pub fn shard(&self, shard: u32, ways: Vec<Way>, begun: &Begun) -> (Shard, Arc<ShardMetrics>) {
         let here = ShardId(shard);
         let metrics =
             ShardMetrics::new(self.shards, self.streams.len(), self.partitions() as usize);
@@ -189,7 +215,7 @@ impl Setup {
         });
         let streams = (0..self.streams.len()).map(|id| kafka::Stream {
             id: StreamId(id as u32),
-            name: StreamName::try_from(format!("s{id}")).expect("a valid name"),
+            name: stream_name(id),
             uuid: uuid::Uuid::from_u128(id as u128 + 1),
         });
         let filters = self.streams.iter().enumerate();
@@ -200,7 +226,7 @@ impl Setup {
             nodes.collect(),
             streams.collect(),
             self.partitions(),
-            1,
+            begun.starts,
         );
         let options = Options {
             shard: here,
@@ -221,8 +247,13 @@ impl Setup {
             cluster,
             metrics: Arc::clone(&metrics),
         };
-        (Shard::new(options, self.log(shard), ways, u64::from(shard)), metrics)
+        let log = Log::new(self.log(shard, begun), &begun.recovered, &begun.needs, begun.seed);
+        (Shard::new(options, log, ways, u64::from(shard)), metrics)
     }
+}
+
+fn stream_name(id: usize) -> StreamName {
+    StreamName::try_from(format!("s{id}")).expect("a valid name")
 }
 
 /// Whether a filter wants a topic of as many levels; `#` stands last.

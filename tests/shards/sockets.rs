@@ -81,7 +81,7 @@ impl Sockets {
         !self.backlog.is_empty()
             || self.sockets.iter().flatten().any(|socket| {
                 socket.cancelled
-                    || socket.sending.is_some()
+                    || (socket.sending.is_some() && !links[socket.link].stalled)
                     || socket.shut_down
                     || socket.closing
                     || (socket.armed && links[socket.link].is_readable())
@@ -195,7 +195,7 @@ impl Sockets {
         let has_buffers = !self.free.is_empty();
         let socket = self.socket(id);
         let link = &mut around.links[socket.link];
-        if let Some(sent) = socket.sending.take() {
+        if let Some(sent) = socket.sending.take_if(|_| !link.stalled) {
             let again = std::mem::take(&mut socket.send_again);
             shard.on_sent(id, sent.len());
             if again {
@@ -207,13 +207,13 @@ impl Sockets {
             shard.on_closed(id);
         } else if std::mem::take(&mut socket.shut_down) {
             link.on_server_end(around.stopping);
-        } else if socket.armed && has_buffers && !link.unread().is_empty() {
+        } else if socket.armed && has_buffers && link.is_readable() && !link.unread().is_empty() {
             // A cancelled receive may have brought something before.
             if !socket.cancelled || around.random.below(2) == 0 {
                 self.receive(shard, id, around);
             }
             self.socket(id).disarm();
-        } else if socket.armed && link.unread().is_empty() && link.ended {
+        } else if socket.armed && link.is_readable() && link.unread().is_empty() {
             socket.armed = false;
             socket.cancelled = false;
             shard.on_end(id);

@@ -1,13 +1,17 @@
 //! Several shards, their devices, and what must hold between them.
 
 use tidegate::log::Needs;
+use tidegate::log::recovery::Recovered;
+use tidegate::log::start::{self, Started};
 use tidegate::observe::HoldCause;
 use tidegate::record::ShardId;
 use tidegate::ring::lane;
-use tidegate::shard::{Crossing, Way};
+use tidegate::shard::{Clock, Crossing, Way};
 
 use crate::devices::{Device, End, Link, Wish};
-use crate::ledger::Ledger;
+use crate::disk::Disk;
+use crate::disk_files::DiskFiles;
+use crate::ledger::{Ledger, Loss};
 use crate::node::{Around, Node, Stopping, index_of};
 use crate::packets;
 use crate::random::Random;
@@ -29,17 +33,36 @@ pub enum Leave {
     Reset,
 }
 
+/// A start, as its shards see it.
+#[derive(Default)]
+pub struct Begun {
+    pub generation: u32,
+    pub starts: u32,
+    pub seed: u64,
+    pub recovered: Recovered,
+    pub needs: Needs,
+    /// The age clock when the monotonic clock stood at `base_ns`.
+    age_ms: u64,
+    base_ns: u64,
+}
+
 pub struct World {
     pub setup: Setup,
+    pub disk: Disk,
+    /// The shards; none while no process runs.
     pub nodes: Vec<Node>,
+    pub begun: Begun,
     pub devices: Vec<Device>,
     pub links: Vec<Link>,
     pub ledger: Ledger,
-    random: Random,
-    needs: Needs,
+    pub random: Random,
     ends: Vec<u64>,
     stopping: bool,
-    now_ns: u64,
+    /// The worst that happened since the last start.
+    loss: Loss,
+    pub now_ns: u64,
+    /// The wall clock beyond the monotonic one.
+    pub wall_ms: i64,
 }
 
 impl World {
@@ -48,23 +71,105 @@ impl World {
         let devices: Vec<_> =
             (0..devices).map(|index| Device::new(index, 4 + (index % 2) as u8)).collect();
         let client_ids = devices.iter().map(|device| device.client_id.clone()).collect();
-        let places = setup.streams.len() * setup.partitions() as usize;
-        let nodes = ways(setup).into_iter().enumerate().map(|(index, ways)| {
-            let (shard, metrics) = setup.shard(index as u32, ways);
-            Node::new(setup, index, shard, metrics)
-        });
-        Self {
-            nodes: nodes.collect(),
+        let mut world = Self {
+            disk: Disk::new(seed),
+            nodes: Vec::new(),
+            begun: Begun::default(),
             devices,
             links: Vec::new(),
             ledger: Ledger::new(setup, client_ids),
             random: Random(seed),
-            needs: Needs::default(),
-            ends: vec![0; places],
+            ends: Vec::new(),
             stopping: false,
+            loss: Loss::Process,
             now_ns: 0,
+            wall_ms: 1_700_000_000_000,
             setup: setup.clone(),
+        };
+        assert!(world.start(setup.shards, usize::MAX), "a new directory");
+        world
+    }
+
+    fn clock(&self) -> Clock {
+        let now_ms = self.now_ns / 1_000_000;
+        Clock {
+            now_ns: self.now_ns,
+            wall_ms: self.wall_ms + now_ms as i64,
+            age_ms: self.begun.age_ms + now_ms - self.begun.base_ns / 1_000_000,
         }
+    }
+
+    /// A process starts with so many shards, on what the last one left. It is interrupted after so
+    /// many calls to the disk. Whether it accepts.
+    pub fn start(&mut self, shards: u32, calls: usize) -> bool {
+        let mut setup = Setup { shards, ..self.setup.clone() };
+        let wanted = setup.wanted(self.clock().wall_ms);
+        let files = DiskFiles::new(&mut self.disk, calls);
+        let random = &mut self.random;
+        let started = match start::start(&files, &wanted, &mut || random.next()) {
+            Ok(started) => started,
+            Err(cause) => {
+                assert!(files.may_fail(), "a start fails: {cause}");
+                return false;
+            }
+        };
+        setup.partitions_there = Some(started.manifest.partitions);
+        self.setup = setup;
+        self.begin(started);
+        self.first_segments(calls)
+    }
+
+    fn begin(&mut self, started: Started) {
+        let Started { manifest, recovered, .. } = started;
+        self.begun = Begun {
+            generation: manifest.current.generation,
+            starts: manifest.starts,
+            seed: manifest.current.seed,
+            needs: recovered.needs(self.setup.shards),
+            recovered,
+            age_ms: manifest.age_ms,
+            base_ns: self.now_ns,
+        };
+        self.ends = vec![0; self.setup.streams.len() * self.setup.partitions() as usize];
+        for (index, ways) in ways(&self.setup).into_iter().enumerate() {
+            self.nodes.push(Node::new(&self.setup, index, ways, &self.begun, &mut self.disk));
+        }
+    }
+
+    /// Nothing is accepted before every log has a segment to write. Whether all have one.
+    fn first_segments(&mut self, steps: usize) -> bool {
+        for index in 0..self.nodes.len() {
+            for step in 0.. {
+                let node = &mut self.nodes[index];
+                match node.first_segment(&mut self.disk, &mut self.random) {
+                    _ if step >= steps => return self.crash(Loss::Process),
+                    Some(true) => break,
+                    Some(false) => return self.crash(Loss::Process),
+                    None => {}
+                }
+            }
+        }
+        let loss = std::mem::replace(&mut self.loss, Loss::Process);
+        self.take_stock(loss);
+        self.ledger.begin(&self.setup);
+        true
+    }
+
+    /// The process ends, in the middle of whatever it does. Returns false: nothing runs.
+    pub fn crash(&mut self, loss: Loss) -> bool {
+        self.nodes.iter_mut().for_each(|node| node.storage.crash(&mut self.disk));
+        self.nodes.clear();
+        if loss == Loss::Power {
+            self.disk.cut_power();
+        }
+        self.loss = self.loss.max(loss);
+        self.stopping = false;
+        for link in &mut self.links {
+            link.end = End::Broken;
+            link.ended = true;
+            link.closed = true;
+        }
+        false
     }
 
     /// A device connects to any shard. One that is connected takes over from itself. It does not
@@ -137,6 +242,7 @@ impl World {
     /// Something for one node to do, with everything around it.
     fn with<R>(&mut self, shard: usize, work: impl FnOnce(&mut Node, &mut Around<'_>) -> R) -> R {
         self.now_ns += 1_000;
+        let clock = self.clock();
         let mut around = Around {
             setup: &self.setup,
             links: &mut self.links,
@@ -146,7 +252,8 @@ impl World {
             stopping: self.stopping,
             tell: Vec::new(),
             leaving: Vec::new(),
-            now_ns: self.now_ns,
+            needs: &self.begun.needs,
+            clock,
         };
         let result = work(&mut self.nodes[shard], &mut around);
         let (tell, leaving) = (around.tell, around.leaving);
@@ -182,9 +289,14 @@ impl World {
         }
     }
 
-    /// The disk of a shard takes a step.
-    pub fn disk(&mut self, shard: usize) {
-        self.nodes[shard].disk(&mut self.ledger);
+    /// The disk takes a step of what a shard asks it for. Whether the process goes on.
+    pub fn disk(&mut self, shard: usize) -> bool {
+        self.nodes[shard].disk(&mut self.disk, &mut self.random, &mut self.ledger)
+    }
+
+    /// A shard does what is done now and then.
+    pub fn keep_house(&mut self, shard: usize) {
+        self.with(shard, |node, around| node.keep_house(around));
     }
 
     /// All but `except` turn and commit until nothing changes. Nobody is woken who would sleep.
@@ -194,10 +306,10 @@ impl World {
         while idle < IDLE_ROUNDS_MAX {
             let mut changed = false;
             for &shard in &shards {
-                changed |= self.nodes[shard].is_committing();
+                changed |= !self.nodes[shard].storage.is_idle();
                 // Sometimes more gathers for a commit.
                 if self.random.below(3) > 0 {
-                    self.disk(shard);
+                    assert!(self.disk(shard), "a commit fails");
                 }
                 // Mostly others have their turns between its steps.
                 let steps = 1 + self.random.below(9);
@@ -265,8 +377,9 @@ impl World {
     /// Credits are all back, and so are receive buffers.
     fn check_credits(&mut self) {
         let mut granted_by = vec![0; self.nodes.len()];
-        for node in &mut self.nodes {
-            node.publish_metrics(&self.needs);
+        for shard in 0..self.nodes.len() {
+            self.keep_house(shard);
+            let node = &self.nodes[shard];
             let buffers = usize::from(self.setup.receive_buffers());
             assert_eq!(node.sockets.buffers(), (buffers, 0), "receive buffers");
             assert_eq!(node.metrics.ring.pinned_buffers.value(), 0);
@@ -344,8 +457,9 @@ impl World {
     /// Who waits for what.
     pub fn describe(&mut self) -> String {
         let mut out = String::new();
-        for node in &mut self.nodes {
-            node.publish_metrics(&self.needs);
+        for shard in 0..self.nodes.len() {
+            self.keep_house(shard);
+            let node = &mut self.nodes[shard];
             out += &format!("\n{}", node.describe());
         }
         for (index, link) in self.links.iter().enumerate().filter(|(_, link)| !link.closed) {
