@@ -2,16 +2,17 @@
 //! shared_channel, all in one run.
 //!
 //! `cargo bench --bench rings` (`-- --quick` for a first look). Two threads on the first two cores
-//! that the process may use; a machine with one core measures nothing. *Throughput* is items a second from
-//! one core to the other; a *round trip* is a batch that goes over one queue and comes back over
-//! another. Nobody sleeps: who waits spins, glommio's executors too (`spin_before_park`). Queues
-//! without a call for batches push and pop one by one; rtrb does both ways. Every end lies in cache
-//! lines of its own, and items are read where they lie if the queue lets one. The table at the end
-//! has the medians and the ratios to the faster way of rtrb; numbers of different runs do not compare.
+//! that the process may use; a machine with one core measures nothing. *Throughput* is items a
+//! second from one core to the other; a *round trip* is a batch that goes over one queue and comes
+//! back over another. A batch is what is published at once; the other side takes what is there.
+//! Nobody sleeps: who waits spins, glommio's executors too (`spin_before_park`). Queues without a
+//! call for batches push and pop one by one; rtrb does both ways. Every end lies in cache lines of
+//! its own, and items are read where they lie if the queue lets one. The table at the end is of
+//! rounds in which the queues alternate, and the one to be believed: numbers of different runs, or of
+//! different minutes, do not compare.
 
-use std::collections::BTreeMap;
 use std::hint::{black_box, spin_loop};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
@@ -24,26 +25,41 @@ use tidegate::ring::{Consumer, Producer, ring};
 
 /// Slots of every queue.
 const SLOTS: usize = 1024;
-const SAMPLES: usize = 20;
-const BATCHES: [u64; 2] = [1, 32];
+/// Rounds of the table in which the queues alternate.
+const ROUNDS: usize = 41;
 
-/// What crosses: its first word is its number.
+/// What crosses, with its number in it.
 trait Item: Copy + Send + 'static {
     fn numbered(number: u64) -> Self;
     fn number(&self) -> u64;
 }
 
-impl<const WORDS: usize> Item for [u64; WORDS] {
+impl Item for u64 {
     #[inline]
     fn numbered(number: u64) -> Self {
-        let mut words = [0; WORDS];
-        words[0] = number;
-        words
+        number
     }
 
     #[inline]
     fn number(&self) -> u64 {
-        self[0]
+        *self
+    }
+}
+
+/// A cache line, as a record between shards is (`shard::crossing`).
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([u64; 8]);
+
+impl Item for Line {
+    #[inline]
+    fn numbered(number: u64) -> Self {
+        Self([number; 8])
+    }
+
+    #[inline]
+    fn number(&self) -> u64 {
+        self.0[7]
     }
 }
 
@@ -55,9 +71,8 @@ trait Queue<T: Item> {
     /// Pushes the items with the `count` numbers from `first` on, or as many as there is room for.
     /// How many those were.
     fn push(tx: &mut Self::Tx, first: u64, count: u64) -> u64;
-    /// Pops at most `count` items, of which the first must have the number `first`. How many those
-    /// were.
-    fn pop(rx: &mut Self::Rx, first: u64, count: u64) -> u64;
+    /// Pops what is there, of which the first must have the number `first`. How many those were.
+    fn pop(rx: &mut Self::Rx, first: u64) -> u64;
 }
 
 #[inline]
@@ -86,24 +101,24 @@ impl<T: Item> Queue<T> for Tidegate {
 
     #[inline]
     fn push(tx: &mut Self::Tx, first: u64, count: u64) -> u64 {
+        if count == 1 {
+            return u64::from(tx.0.push(T::numbered(first)).is_ok());
+        }
         let staged = tx.0.stage_from(&mut (first..first + count).map(T::numbered));
         tx.0.publish();
         staged as u64
     }
 
     #[inline]
-    fn pop(rx: &mut Self::Rx, first: u64, count: u64) -> u64 {
-        let mut taken = 0;
+    fn pop(rx: &mut Self::Rx, first: u64) -> u64 {
+        let mut next = first;
         rx.0.take_while(|item| {
-            let wanted = taken < count;
-            if wanted {
-                take(item, first + taken);
-                taken += 1;
-            }
-            wanted
+            take(item, next);
+            next += 1;
+            true
         });
         rx.0.release();
-        taken
+        next - first
     }
 }
 
@@ -124,11 +139,9 @@ impl<T: Item> Queue<T> for Rtrb {
     }
 
     #[inline]
-    fn pop(rx: &mut Self::Rx, first: u64, count: u64) -> u64 {
+    fn pop(rx: &mut Self::Rx, first: u64) -> u64 {
         let mut taken = 0;
-        while taken < count
-            && let Ok(item) = rx.0.pop()
-        {
+        while let Ok(item) = rx.0.pop() {
             take(&item, first + taken);
             taken += 1;
         }
@@ -157,11 +170,8 @@ impl<T: Item> Queue<T> for RtrbChunks {
     }
 
     #[inline]
-    fn pop(rx: &mut Self::Rx, first: u64, count: u64) -> u64 {
-        let slots = match rx.0.read_chunk(count as usize) {
-            Ok(chunk) => return drain(chunk, first),
-            Err(rtrb::chunks::ChunkError::TooFewSlots(slots)) => slots,
-        };
+    fn pop(rx: &mut Self::Rx, first: u64) -> u64 {
+        let slots = rx.0.slots();
         rx.0.read_chunk(slots).map_or(0, |chunk| drain(chunk, first))
     }
 }
@@ -200,11 +210,9 @@ impl<T: Item> Queue<T> for Crossbeam {
     }
 
     #[inline]
-    fn pop(rx: &mut Self::Rx, first: u64, count: u64) -> u64 {
+    fn pop(rx: &mut Self::Rx, first: u64) -> u64 {
         let mut taken = 0;
-        while taken < count
-            && let Some(item) = rx.pop()
-        {
+        while let Some(item) = rx.pop() {
             take(&item, first + taken);
             taken += 1;
         }
@@ -225,10 +233,10 @@ fn push_all<T: Item, Q: Queue<T>>(tx: &mut Q::Tx, first: u64, count: u64) {
 }
 
 #[inline]
-fn pop_all<T: Item, Q: Queue<T>>(rx: &mut Q::Rx, first: u64, count: u64, batch: u64) {
+fn pop_all<T: Item, Q: Queue<T>>(rx: &mut Q::Rx, first: u64, count: u64) {
     let mut popped = 0;
     while popped < count {
-        match Q::pop(rx, first + popped, batch.min(count - popped)) {
+        match Q::pop(rx, first + popped) {
             0 => spin_loop(),
             more => popped += more,
         }
@@ -264,7 +272,7 @@ fn two_cores() -> Option<[CoreId; 2]> {
 fn throughput<T: Item, Q: Queue<T>>(items: u64, batch: u64) -> Duration {
     let (mut tx, mut rx) = Q::pair();
     on_two_cores(
-        || pop_all::<T, Q>(&mut rx, 0, items, batch),
+        || pop_all::<T, Q>(&mut rx, 0, items),
         || {
             for first in (0..items).step_by(batch as usize) {
                 push_all::<T, Q>(&mut tx, first, batch.min(items - first));
@@ -280,12 +288,12 @@ fn round_trips<T: Item, Q: Queue<T>>(trips: u64, batch: u64) -> Duration {
         || {
             for first in (0..trips).map(|trip| trip * batch) {
                 push_all::<T, Q>(&mut to, first, batch);
-                pop_all::<T, Q>(&mut back_from, first, batch, batch);
+                pop_all::<T, Q>(&mut back_from, first, batch);
             }
         },
         || {
             for first in (0..trips).map(|trip| trip * batch) {
-                pop_all::<T, Q>(&mut from, first, batch, batch);
+                pop_all::<T, Q>(&mut from, first, batch);
                 push_all::<T, Q>(&mut back_to, first, batch);
             }
         },
@@ -342,76 +350,80 @@ fn glommio_run<T: Item>(count: u64, batch: u64, there_and_back: bool) -> Duratio
     near.join().expect("a side of the benchmark panicked")
 }
 
-/// Nanoseconds of each sample by what was measured and by queue, in the order in which they came.
-static MEASURED: Mutex<BTreeMap<(String, &'static str), Vec<f64>>> = Mutex::new(BTreeMap::new());
+/// Runs so many items or round trips; how long that took.
+type Run = fn(u64) -> Duration;
 
-fn measure(
-    c: &mut Criterion,
-    what: &str,
-    queue: &'static str,
-    mut run: impl FnMut(u64) -> Duration,
-) {
+/// What is measured, and each queue's way to do it.
+fn cases<T: Item>() -> Vec<(String, Vec<(&'static str, Run)>)> {
+    let bytes = size_of::<T>();
+    let mut cases = Vec::new();
+    macro_rules! case {
+        ($what:literal, $measure:ident, $batch:literal, $back:literal) => {
+            cases.push((
+                format!("{}, {bytes}-byte items, batches of {}", $what, $batch),
+                vec![
+                    ("tidegate", (|n| $measure::<T, Tidegate>(n, $batch)) as Run),
+                    ("rtrb", |n| $measure::<T, Rtrb>(n, $batch)),
+                    ("rtrb chunks", |n| $measure::<T, RtrbChunks>(n, $batch)),
+                    ("ArrayQueue", |n| $measure::<T, Crossbeam>(n, $batch)),
+                    ("glommio", |n| glommio_run::<T>(n, $batch, $back)),
+                ],
+            ));
+        };
+    }
+    case!("throughput", throughput, 1, false);
+    case!("throughput", throughput, 32, false);
+    case!("round trip", round_trips, 1, true);
+    case!("round trip", round_trips, 32, true);
+    cases
+}
+
+fn measure(c: &mut Criterion, what: &str, queues: &[(&'static str, Run)]) {
     let mut group = c.benchmark_group(what);
-    group.sampling_mode(SamplingMode::Flat).sample_size(SAMPLES);
-    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     group.throughput(Throughput::Elements(1));
-    group.bench_function(queue, |bencher| {
-        bencher.iter_custom(|count| {
-            let time = run(count);
-            let mut measured = MEASURED.lock().expect("nobody panicked");
-            let samples = measured.entry((what.to_owned(), queue)).or_default();
-            samples.push(time.as_nanos() as f64 / count as f64);
-            time
-        });
-    });
+    for (queue, run) in queues {
+        group.bench_function(*queue, |bencher| bencher.iter_custom(run));
+    }
     group.finish();
 }
 
-fn measure_items<T: Item>(c: &mut Criterion) {
-    let bytes = size_of::<T>();
-    for batch in BATCHES {
-        let what = format!("throughput, {bytes}-byte items, batches of {batch}");
-        measure(c, &what, "tidegate", |items| throughput::<T, Tidegate>(items, batch));
-        measure(c, &what, "rtrb", |items| throughput::<T, Rtrb>(items, batch));
-        measure(c, &what, "rtrb chunks", |items| throughput::<T, RtrbChunks>(items, batch));
-        measure(c, &what, "ArrayQueue", |items| throughput::<T, Crossbeam>(items, batch));
-        measure(c, &what, "glommio", |items| glommio_run::<T>(items, batch, false));
+/// Every queue in turn, round after round, each for some milliseconds: where a machine's cores are
+/// (and whose they are) changes from second to second on a virtual one, and hits neighbours alike.
+/// Prints medians, and in brackets the median of what the faster way of rtrb took in the same round
+/// divided by what the queue took.
+fn print_alternating(what: &str, queues: &[(&'static str, Run)]) {
+    const ROUND: Duration = Duration::from_millis(8);
+    let counts: Vec<u64> = queues
+        .iter()
+        .map(|(_, run)| {
+            let probe = 2_000;
+            let time = run(probe).max(Duration::from_nanos(1));
+            ((ROUND.as_nanos() * u128::from(probe) / time.as_nanos()) as u64).max(32)
+        })
+        .collect();
+    let mut rounds: Vec<Vec<f64>> = Vec::new();
+    for _ in 0..ROUNDS {
+        let timed = queues.iter().zip(&counts);
+        let ns = timed.map(|((_, run), count)| run(*count).as_nanos() as f64 / *count as f64);
+        rounds.push(ns.collect());
     }
-    for batch in BATCHES {
-        let what = format!("round trip, {bytes}-byte items, batches of {batch}");
-        measure(c, &what, "tidegate", |trips| round_trips::<T, Tidegate>(trips, batch));
-        measure(c, &what, "rtrb", |trips| round_trips::<T, Rtrb>(trips, batch));
-        measure(c, &what, "rtrb chunks", |trips| round_trips::<T, RtrbChunks>(trips, batch));
-        measure(c, &what, "ArrayQueue", |trips| round_trips::<T, Crossbeam>(trips, batch));
-        measure(c, &what, "glommio", |trips| glommio_run::<T>(trips, batch, true));
+    let rtrb: Vec<usize> =
+        (0..queues.len()).filter(|at| queues[*at].0.starts_with("rtrb")).collect();
+    print!("{what:<45}");
+    for (at, (queue, _)) in queues.iter().enumerate() {
+        let fastest = |round: &[f64]| rtrb.iter().map(|at| round[*at]).fold(f64::MAX, f64::min);
+        let ns = median(rounds.iter().map(|round| round[at]).collect());
+        let ratio = median(rounds.iter().map(|round| fastest(round) / round[at]).collect());
+        print!("  {queue} {ns:.1} ({ratio:.2})");
     }
+    println!();
 }
 
-/// Medians of the last samples (those before them warmed up), and how much the faster way of rtrb needs of each.
-fn print_table() {
-    let measured = MEASURED.lock().expect("nobody panicked");
-    let median = |what: &str, queue: &'static str| -> Option<f64> {
-        let samples = measured.get(&(what.to_owned(), queue))?;
-        let mut last = samples[samples.len().saturating_sub(SAMPLES)..].to_vec();
-        last.sort_by(f64::total_cmp);
-        last.get(last.len() / 2).copied()
-    };
-    println!(
-        "\nns an item or round trip, and in brackets the faster rtrb's time ÷ that (more is faster)"
-    );
-    let names: std::collections::BTreeSet<&str> =
-        measured.keys().map(|(what, _)| what.as_str()).collect();
-    for what in names {
-        print!("{what:<45}");
-        let rtrb = median(what, "rtrb").into_iter().chain(median(what, "rtrb chunks"));
-        let rtrb = rtrb.reduce(f64::min);
-        for queue in ["tidegate", "rtrb", "rtrb chunks", "ArrayQueue", "glommio"] {
-            let Some(ns) = median(what, queue) else { continue };
-            let ratio = rtrb.map_or(String::new(), |rtrb| format!(" ({:.2})", rtrb / ns));
-            print!("  {queue} {ns:.1}{ratio}");
-        }
-        println!();
-    }
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn main() {
@@ -419,9 +431,16 @@ fn main() {
         println!("SKIPPED: rings are measured between two cores, and this process may use one");
         return;
     }
+    let cases = [cases::<u64>(), cases::<Line>()].concat();
     let mut criterion = Criterion::default().configure_from_args();
-    measure_items::<[u64; 1]>(&mut criterion);
-    measure_items::<[u64; 8]>(&mut criterion);
+    for (what, queues) in &cases {
+        measure(&mut criterion, what, queues);
+    }
     criterion.final_summary();
-    print_table();
+    println!(
+        "\nns an item or round trip, and in brackets the faster rtrb's time ÷ that (more is faster)"
+    );
+    for (what, queues) in &cases {
+        print_alternating(what, queues);
+    }
 }

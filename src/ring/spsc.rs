@@ -36,6 +36,14 @@ impl<T> Shared<T> {
     fn slot(&self, index: usize) -> &UnsafeCell<MaybeUninit<T>> {
         &self.slots[index & (self.slots.len() - 1)]
     }
+
+    /// Slots from `index` on that lie one behind the other: `count`, or as many as there are before
+    /// the last one.
+    #[inline]
+    fn run(&self, index: usize, count: usize) -> &[UnsafeCell<MaybeUninit<T>>] {
+        let rest = &self.slots[index & (self.slots.len() - 1)..];
+        &rest[..count.min(rest.len())]
+    }
 }
 
 /// The pushing end.
@@ -127,13 +135,17 @@ impl<T: Send> Producer<T> {
     pub fn stage_from(&mut self, values: &mut impl Iterator<Item = T>) -> usize {
         let first = self.next;
         while self.has_room(1) {
-            // The slots that are known to be free need no more questions.
-            let end = self.seen_head.wrapping_add(self.capacity());
-            while self.next != end {
-                let Some(value) = values.next() else { return self.next.wrapping_sub(first) };
-                // SAFETY: as in `stage`; what lies before `end` was released.
-                self.shared.slot(self.next).with_mut(|slot| unsafe { (*slot).write(value) });
-                self.next = self.next.wrapping_add(1);
+            let free = self.capacity() - self.next.wrapping_sub(self.seen_head);
+            let mut staged = 0;
+            for slot in self.shared.run(self.next, free) {
+                let Some(value) = values.next() else { break };
+                // SAFETY: as in `stage`; should `next` have panicked, what lies here is forgotten.
+                slot.with_mut(|slot| unsafe { (*slot).write(value) });
+                staged += 1;
+            }
+            self.next = self.next.wrapping_add(staged);
+            if staged == 0 {
+                break;
             }
         }
         self.next.wrapping_sub(first)
@@ -196,27 +208,30 @@ impl<T: Send> Consumer<T> {
     /// taken by the next call.
     #[inline]
     pub fn take_while(&mut self, mut take: impl FnMut(&T) -> bool) -> usize {
-        let first = self.next;
         if self.is_empty() {
             return 0;
         }
-        while self.next != self.seen_tail {
-            // SAFETY: as in `take`; the slot is released by `&mut self`, so after `take` is done.
-            let value =
-                self.shared.slot(self.next).with(|slot| unsafe { (*slot).assume_init_ref() });
-            if !take(value) {
-                break;
-            }
-            let slot = self.shared.slot(self.next);
-            // First, so that a value whose drop panics is not dropped again.
-            self.next = self.next.wrapping_add(1);
-            if std::mem::needs_drop::<T>() {
-                // SAFETY: `next` has moved on, so that the value is dropped once; its slot is this
-                // consumer's until it is released.
-                slot.with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+        let first = self.next;
+        let Self { shared, next, seen_tail, .. } = self;
+        let mut taken = Advancing { next, count: 0 };
+        // Two runs at most: what lies before the end of the slots, and what goes on at their start.
+        for _ in 0..2 {
+            let at = first.wrapping_add(taken.count);
+            for slot in shared.run(at, seen_tail.wrapping_sub(at)) {
+                // SAFETY: as in `take`; the slot is released by `&mut self`, so after `take` is done.
+                if !take(slot.with(|slot| unsafe { (*slot).assume_init_ref() })) {
+                    return taken.count;
+                }
+                // First, so that a value whose drop panics is not dropped again.
+                taken.count += 1;
+                if std::mem::needs_drop::<T>() {
+                    // SAFETY: the value is counted as taken, so that it is dropped once; its slot is
+                    // this consumer's until it is released.
+                    slot.with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+                }
             }
         }
-        self.next.wrapping_sub(first)
+        taken.count
     }
 
     /// Gives the slots of everything that was taken back. Whether that was anything.
@@ -247,6 +262,19 @@ impl<T: Send> Consumer<T> {
             self.seen_tail = self.shared.tail.0.load(Ordering::Acquire);
         }
         self.next == self.seen_tail
+    }
+}
+
+/// Moves an index on by what was counted, also when whoever counts panics.
+struct Advancing<'a> {
+    next: &'a mut usize,
+    count: usize,
+}
+
+impl Drop for Advancing<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        *self.next = self.next.wrapping_add(self.count);
     }
 }
 
