@@ -155,8 +155,8 @@ impl<T: Send> Outbound<T> {
             return false;
         }
         self.refunded += free - keep;
-        // Release: pairs with the acquire of `Inbound::outstanding`; nothing else hangs on it.
-        self.words.sender.0.refunded.store(self.refunded, Ordering::Release);
+        // Relaxed: a number; nothing that the sender wrote is read on its account.
+        self.words.sender.0.refunded.store(self.refunded, Ordering::Relaxed);
         true
     }
 
@@ -233,7 +233,7 @@ impl<T: Send> Inbound<T> {
     /// Bytes granted that have neither arrived nor been given back: room that must be kept.
     #[inline]
     pub fn outstanding(&self) -> u64 {
-        self.granted - self.arrived - self.words.sender.0.refunded.load(Ordering::Acquire)
+        self.granted - self.arrived - self.words.sender.0.refunded.load(Ordering::Relaxed)
     }
 
     /// Bytes that the sender waits for; 0 when it does not wait.
