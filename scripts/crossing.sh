@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # What a record costs that crosses to another shard: the same load in one run, once with a topic
 # that the devices' own shard owns, once with one of the other shard; then one shard against two at
-# the same rate. Prints medians of the rounds.
+# the same rate; then a shard beside a neighbour that somebody publishes to, once with a healthy disk
+# and once with one that takes 20 ms more for each commit. Prints medians of the rounds.
 #
-#   scripts/crossing.sh                     three rounds, about four minutes
+#   scripts/crossing.sh                     three rounds, about five minutes
 #   ROUNDS=5 DURATION=8s scripts/crossing.sh
 #
 # ENGINE_CORES and LOAD_CORE (0 and 1) pin: by default both shards share core 0, so that the load
 # has a core of its own. TIDEGATE names a binary, else it is built in release; DATA_PARENT names a
-# directory on the disk to be used (the build's, by default). Needs python3, curl. Ends only what it
-# started.
+# directory on the disk to be used (the build's, by default). Needs python3, curl, mosquitto_pub. Ends
+# only what it started.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -23,7 +24,7 @@ if [[ -z ${TIDEGATE:-} ]]; then
 fi
 mkdir -p "${DATA_PARENT:-$target}"
 work=$(mktemp -d "${DATA_PARENT:-$target}/crossing.XXXXXX")
-declare -A pids=() ports=()
+declare -A pids=() ports=() https=()
 
 finish() {
   for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
@@ -43,9 +44,12 @@ free_port() {
 
 # start SHARDS: an engine with a stream that is partitioned by topic and one by client.
 start() {
-  local shards=$1 http
+  local shards=$1 http slow=()
+  # Slow for as long as the file is there.
+  if ((shards > 1)); then slow=(--inject-commit-delay "1=20ms@$work/slow"); fi
   http=$(free_port)
   ports[$shards]=$(free_port)
+  https[$shards]=$http
   cat >"$work/$shards.toml" <<'TOML'
 [[stream]]
 name = "by_topic"
@@ -57,7 +61,7 @@ topics = ["own/#"]
 TOML
   "$TIDEGATE" serve --config "$work/$shards.toml" --cores "$engine_cores" --shards "$shards" \
     --partitions 8 --data-dir "$work/data$shards" --mqtt-listen "127.0.0.1:${ports[$shards]}" \
-    --kafka-listen "127.0.0.1:$(free_port)" --http-listen "127.0.0.1:$http" \
+    --kafka-listen "127.0.0.1:$(free_port)" --http-listen "127.0.0.1:$http" "${slow[@]}" \
     >"$work/$shards.log" 2>&1 &
   pids[$shards]=$!
   for _ in $(seq 300); do
@@ -68,9 +72,10 @@ TOML
   exit 1
 }
 
-# A prefix with which all eight clients belong to shard 0 of 2, and a topic of each shard.
+# A prefix with which all eight clients belong to shard 0 of 2, a topic of each shard, and a client of
+# shard 1.
 # shellcheck disable=SC2034 # read below as ${!which}
-read -r prefix here there < <(python3 - <<'PYTHON'
+read -r prefix here there neighbour < <(python3 - <<'PYTHON'
 from itertools import count
 
 def murmur2(data):
@@ -90,7 +95,8 @@ def shard(text):
 
 print(next(p for p in (f"c{i}-" for i in count()) if not any(shard(f"{p}{n}") for n in range(8))),
       next(t for t in (f"here/{i}" for i in count()) if shard(t) == 0),
-      next(t for t in (f"there/{i}" for i in count()) if shard(t) == 1))
+      next(t for t in (f"there/{i}" for i in count()) if shard(t) == 1),
+      next(c for c in (f"neighbour-{i}" for i in count()) if shard(c) == 1))
 PYTHON
 )
 
@@ -102,6 +108,24 @@ run() {
   "$TIDEGATE" bench --connect "127.0.0.1:${ports[$shards]}" --pid "${pids[$shards]}" \
     --core "$load_core" --warmup "$warmup" --duration "$duration" --quiet --json "$@" \
     >"$work/$scenario.$which.$round.json" || echo "  (see the warnings above)" >&2
+}
+
+# Publishes 1,000 messages a second to shard 1 until it is ended.
+publish_beside() {
+  taskset -c "$load_core" python3 -c '
+import sys, time
+while True:
+    sys.stdout.write("x" * 127 + "\n")
+    sys.stdout.flush()
+    time.sleep(0.001)' 2>/dev/null |
+    taskset -c "$load_core" mosquitto_pub -p "${ports[2]}" -i "$neighbour" -q 1 -t own/neighbour -l &
+  pids[beside]=$!
+}
+
+# commits: how many shard 1 of 2 has made.
+commits() {
+  curl -s "http://127.0.0.1:${https[2]}/metrics" |
+    awk '/^tidegate_log_commits_total\{shard="1"\}/ { print $2 }'
 }
 
 start 2
@@ -120,6 +144,19 @@ for round in $(seq "$rounds"); do
   if ((round % 2 == 0)); then order=(2 1); fi
   for shards in "${order[@]}"; do
     run "$round" "20000ps-shards" "$shards" "$shards" --connections 100 --rate 20000 --topic own/x
+  done
+  order=(healthy slow)
+  if ((round % 2 == 0)); then order=(slow healthy); fi
+  for which in "${order[@]}"; do
+    if [ "$which" = slow ]; then touch "$work/slow"; fi
+    publish_beside
+    before=$(commits)
+    run "$round" "beside" "$which" 2 "${eight[@]}" --rate 2000 --topic own/x
+    echo "  the neighbour made $(($(commits) - before)) commits" >&2
+    kill "${pids[beside]}"
+    wait "${pids[beside]}" 2>/dev/null || true
+    unset 'pids[beside]'
+    rm -f "$work/slow"
   done
 done
 
@@ -153,4 +190,8 @@ for scenario, name in (("8x64", "8 × 64 in flight"), ("2000ps", "2,000/s"), ("2
 print(f"{'':<44} {'1 shard':>12} {'':<20} {'2 shards':>12}")
 line("100 devices, 20,000/s, CPU a message", "20000ps-shards", "1", "2", cpu, "ns")
 line("100 devices, 20,000/s, p50", "20000ps-shards", "1", "2", p50, "µs")
+print(f"{'':<44} {'healthy':>12} {'':<20} {'slow':>12}")
+line("beside a neighbour, 2,000/s, p50", "beside", "healthy", "slow", p50, "µs")
+line("beside a neighbour, 2,000/s, p99", "beside", "healthy", "slow", p99, "µs")
+line("beside a neighbour, 2,000/s, CPU a message", "beside", "healthy", "slow", cpu, "ns")
 PYTHON
