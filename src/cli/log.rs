@@ -2,14 +2,15 @@
 //!
 //! Comes in: a directory and what to show of it. Goes out: text or JSON lines on stdout, what is
 //! damaged on stderr. The directory is locked while it is read and nothing in it is changed, but
-//! for the process id that whoever holds the lock writes into its file. A reader that has enough,
-//! as `head` has, ends it quietly. Deliberately absent: mending; nothing here writes.
+//! for the process id that whoever holds the lock writes into its file, by no command but `repair
+//! --in-place`. A reader that has enough, as `head` has, ends it quietly.
 
 mod dump;
 mod examined;
 mod frames;
 mod inventory;
 mod progress;
+mod repair;
 mod stat;
 mod text;
 mod verify;
@@ -48,6 +49,7 @@ enum Command {
     Dump(DumpArgs),
     Stat(StatArgs),
     Verify(verify::Args),
+    Repair(repair::Args),
 }
 
 /// Print batches and records
@@ -98,8 +100,10 @@ enum Error {
     Io { what: &'static str, path: PathBuf, cause: io::Error },
     #[error("the log in {} is damaged:\n{}What was printed is sound, and nothing was changed.", .dir.display(), places(.damages))]
     Damaged { dir: PathBuf, damages: Vec<Damage> },
-    #[error("{} in {}\nWhat is damaged is fenced when the engine starts from it: readers get an error there and can go on behind it.", faults(*.count), .dir.display())]
+    #[error("{} in {}\nWhat is damaged is fenced when the engine starts from it: readers get an error there and can go on behind it. `tidegate log repair` makes a directory of what is sound.", faults(*.count), .dir.display())]
     Faults { dir: PathBuf, count: usize },
+    #[error("{} is incomplete: {cause}\nRemove it, and repair again; the damaged directory is as it was.", .dir.display())]
+    Incomplete { dir: PathBuf, cause: data_dir::Error },
     #[error("cannot write to stdout: {0}")]
     Output(io::Error),
 }
@@ -126,6 +130,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Command::Dump(args) => dump(args),
         Command::Stat(args) => stat(&args.dir).map_err(|error| Failure::at_run_time(&error)),
         Command::Verify(args) => verify::run(args),
+        Command::Repair(args) => repair::run(args),
     }
 }
 

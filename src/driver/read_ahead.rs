@@ -57,6 +57,12 @@ impl<'a> ReadAhead<'a> {
         Self { files, arriving, unreadable: RefCell::default() }
     }
 
+    /// Reads nothing ahead.
+    pub fn none(files: &'a DiskFiles) -> Self {
+        let (_, arriving) = sync_channel(0);
+        Self { files, arriving, unreadable: RefCell::default() }
+    }
+
     /// What could not be read.
     pub fn into_unreadable(self) -> Vec<Unreadable> {
         self.unreadable.into_inner()
@@ -122,7 +128,18 @@ impl Files for ReadAhead<'_> {
                 }
             }
         }
-        self.files.read(path, at, bytes)
+        let failed = match self.files.read(path, at, bytes) {
+            Err(failed) if matches!(self.files.size(path), Ok(Some(_))) => failed,
+            read => return read,
+        };
+        let mut unreadable = Vec::new();
+        let whole = read_whole(self.files, path, &mut |_| (), &mut unreadable)?;
+        if unreadable.is_empty() {
+            return Err(failed);
+        }
+        self.unreadable.borrow_mut().extend(unreadable);
+        let start = usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
+        Ok(whole[start..start.saturating_add(bytes).min(whole.len())].to_vec())
     }
 
     fn create(&self, _path: &str, _bytes: &[u8]) -> io::Result<()> {

@@ -24,6 +24,7 @@ mod memory;
 mod partition;
 mod read;
 pub mod recovery;
+pub mod repair;
 mod retention;
 #[cfg(test)]
 mod rig;

@@ -169,9 +169,27 @@ pub fn read_manifest(files: &dyn Files) -> Result<Option<Manifest>, Error> {
         };
         return if names.iter().any(foreign) { Err(Error::NotOurs) } else { Ok(None) };
     }
-    let file = files.read(MANIFEST, 0, usize::MAX).map_err(failed("reading", MANIFEST))?;
+    decode_manifest(files, MANIFEST).map(Some)
+}
+
+fn decode_manifest(files: &dyn Files, path: &str) -> Result<Manifest, Error> {
+    let file = files.read(path, 0, usize::MAX).map_err(failed("reading", path))?;
     let text = String::from_utf8(file).map_err(|_| Refused::Crc)?;
-    Ok(Some(Manifest::decode(&text)?))
+    Ok(Manifest::decode(&text)?)
+}
+
+/// Of a directory whose manifest is gone or harmed: the copy that its last start left, and where.
+///
+/// # Errors
+/// As [`read_manifest`], where there is no sound copy.
+pub fn read_manifest_copy(files: &dyn Files) -> Result<(Manifest, String), Error> {
+    let mut names = files.list("").map_err(failed("reading", "the data directory"))?;
+    names.retain(|name| name.strip_prefix('g').is_some_and(|n| n.parse::<u32>().is_ok()));
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    let path = names.pop().map(|newest| format!("{newest}/{MANIFEST}"));
+    // An older one does not know what the last start sealed.
+    let path = path.filter(|path| matches!(files.size(path), Ok(Some(_)))).ok_or(Error::NotOurs)?;
+    Ok((decode_manifest(files, &path)?, path))
 }
 
 fn new_manifest(
@@ -211,17 +229,7 @@ fn begin_generation(
     wanted: &Wanted,
     random: &mut dyn FnMut() -> u64,
 ) {
-    let sealed = recovered.segments.iter().map(|segment| SealedSegment {
-        generation: segment.key.generation,
-        log: segment.key.log,
-        moved: segment.key.moved,
-        sequence: segment.key.sequence,
-        identity: segment.end.identity,
-        end: segment.end.end,
-    });
-    manifest.sealed = sealed.collect();
-    manifest.age_ms = age_at_start(manifest, recovered, wanted.wall_ms);
-    manifest.wall_ms = wanted.wall_ms;
+    seal(manifest, recovered, wanted.wall_ms);
     manifest.starts += 1;
     let generation = manifest.current.generation + 1;
     manifest.current = Generation { generation, shards: wanted.shards, seed: random() };
@@ -232,11 +240,40 @@ fn begin_generation(
         }
     }
     recovered.reserve(&durabilities(manifest, &wanted.streams), manifest.partitions);
+    note_offsets(manifest, recovered);
+}
+
+/// Names every segment that is there, and the time up to which it was written.
+fn seal(manifest: &mut Manifest, recovered: &Recovered, wall_ms: i64) {
+    let sealed = recovered.segments.iter().map(|segment| SealedSegment {
+        generation: segment.key.generation,
+        log: segment.key.log,
+        moved: segment.key.moved,
+        sequence: segment.key.sequence,
+        identity: segment.end.identity,
+        end: segment.end.end,
+    });
+    manifest.sealed = sealed.collect();
+    manifest.age_ms = age_at_start(manifest, recovered, wall_ms);
+    manifest.wall_ms = wall_ms;
+}
+
+fn note_offsets(manifest: &mut Manifest, recovered: &Recovered) {
     manifest.offsets = recovered.offsets.values().map(|row| (*row).into()).collect();
     let gaps = recovered.gaps.iter().flat_map(|(&(stream, partition), gaps)| {
         gaps.iter().map(move |(from, to)| OffsetRange { stream, partition, from: from.0, to: to.0 })
     });
     manifest.gaps = gaps.collect();
+}
+
+/// The manifest of a directory in which nothing is written any more until its next start.
+pub(super) fn sealed_manifest(old: &Manifest, recovered: &Recovered, wall_ms: i64) -> Manifest {
+    let mut manifest = old.clone();
+    seal(&mut manifest, recovered, wall_ms);
+    note_offsets(&mut manifest, recovered);
+    note_lost(&mut manifest, recovered);
+    manifest.current = Generation { shards: 0, seed: 0, ..manifest.current };
+    manifest
 }
 
 /// Notes the holes in the manifest. Returns those that were not noted before.
@@ -268,7 +305,11 @@ fn age_at_start(manifest: &Manifest, recovered: &Recovered, wall_ms: i64) -> u64
 }
 
 /// Writes a manifest aside, flushed, and renames it into place, durably.
-fn write_manifest(files: &dyn Files, dir: &str, manifest: &Manifest) -> Result<(), Error> {
+pub(super) fn write_manifest(
+    files: &dyn Files,
+    dir: &str,
+    manifest: &Manifest,
+) -> Result<(), Error> {
     let text = manifest.encode().map_err(io::Error::other).map_err(failed("encoding", MANIFEST))?;
     let within =
         |name: &str| if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
@@ -276,7 +317,12 @@ fn write_manifest(files: &dyn Files, dir: &str, manifest: &Manifest) -> Result<(
     files.flush_dir(dir).map_err(failed("flushing", dir))
 }
 
-fn replace(files: &dyn Files, aside: &str, path: &str, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn replace(
+    files: &dyn Files,
+    aside: &str,
+    path: &str,
+    bytes: &[u8],
+) -> Result<(), Error> {
     files.create(aside, bytes).map_err(failed("writing", aside))?;
     files.flush(aside).map_err(failed("flushing", aside))?;
     files.rename(aside, path).map_err(failed("renaming", aside))

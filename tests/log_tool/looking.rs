@@ -83,8 +83,11 @@ fn a_directory_in_use_is_refused_and_left_alone() {
     let lock = data_dir::lock(&dir).unwrap();
     let locked = fs::read(dir.join("lock")).unwrap();
     let before = contents(&dir);
-    for command in ["dump", "stat", "verify"] {
-        let (code, out, err) = log(command, &dir, &[]);
+    let none: &[&str] = &[];
+    let mend = &["--in-place"][..];
+    for (command, arguments) in [("dump", none), ("stat", none), ("verify", none), ("repair", mend)]
+    {
+        let (code, out, err) = log(command, &dir, arguments);
         assert_eq!((code, out.as_str()), (1, ""));
         let expected = format!("is in use by process {}", std::process::id());
         assert!(

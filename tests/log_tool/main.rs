@@ -4,4 +4,5 @@
 
 mod data;
 mod looking;
+mod repairing;
 mod verifying;

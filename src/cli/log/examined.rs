@@ -75,6 +75,10 @@ pub struct Examined {
     pub faults: Vec<Fault>,
     /// Everything that damage took, also what the directory itself knows of.
     pub lost: Vec<Lost>,
+    /// Segments whose index files are there and agree with them.
+    pub indexed: BTreeSet<SegmentKey>,
+    /// Segments that are in no log, or hold nothing that was acknowledged.
+    pub foreign: Vec<SegmentKey>,
     /// Bytes that were read.
     pub bytes: u64,
     /// Record batches that hold, and records in them.
@@ -120,16 +124,24 @@ impl Examined {
         let lost: Vec<_> = recovery.recovered.holes().map(|hole| named(directory, &hole)).collect();
         let mut faults = finding.damages(&unreadable);
         faults.extend(finding.indexes_that_disagree());
-        faults.extend(finding.unknown_segments(&keys).map_err(failed)?);
+        let foreign = finding.foreign().map_err(failed)?;
+        faults.extend(unknown_segments(&foreign, &keys));
         faults.sort_by(|a, b| (&a.file, a.byte).cmp(&(&b.file, b.byte)));
-        let Indexes { batches, records, .. } = indexes;
-        Ok(Self { recovery, faults, lost, bytes, batches, records })
+        let Indexes { agree, batches, records, .. } = indexes;
+        let indexed = agree;
+        Ok(Self { recovery, faults, lost, indexed, foreign, bytes, batches, records })
+    }
+
+    /// Segments in which something does not hold.
+    pub fn harmed(&self) -> BTreeSet<SegmentKey> {
+        self.faults.iter().filter_map(|fault| fault.key).collect()
     }
 }
 
 /// What each segment's index file should hold, against what it holds.
 #[derive(Debug, Default)]
 struct Indexes {
+    agree: BTreeSet<SegmentKey>,
     disagree: BTreeSet<SegmentKey>,
     /// Indexes of segments in which something may be missing.
     kept: BTreeMap<SegmentKey, Vec<u8>>,
@@ -154,6 +166,7 @@ impl Indexes {
         });
         match there {
             Ok(Some(file)) if is_same(&file, &index) => {
+                self.agree.insert(key);
                 if !has_jumps {
                     return;
                 }
@@ -317,20 +330,27 @@ impl Finding<'_> {
             .collect()
     }
 
-    /// Segments that are in no log of this directory, though their files are there.
-    fn unknown_segments(&self, known: &[SegmentKey]) -> Result<Vec<Fault>, start::Error> {
-        let known: BTreeSet<_> = known.iter().collect();
-        let mut faults = Vec::new();
+    /// Segments that nothing was found in, though their files are there and not blank.
+    fn foreign(&self) -> Result<Vec<SegmentKey>, start::Error> {
+        let held: BTreeSet<_> = self.recovery.recovered.segments.iter().map(|s| s.key).collect();
+        let mut foreign = Vec::new();
         for (generation, log) in inspect::log_dirs(self.files)? {
             for key in inspect::keys(self.files, generation, log)? {
-                if !known.contains(&key) && !inspect::is_blank(self.files, key)? {
-                    let what = "no start of this directory knows this segment".to_owned();
-                    faults.push(Fault { fault: what, key: None, ..Fault::at(key, 0) });
+                if !held.contains(&key) && !inspect::is_blank(self.files, key)? {
+                    foreign.push(key);
                 }
             }
         }
-        Ok(faults)
+        Ok(foreign)
     }
+}
+
+/// Of `foreign` segments those that are in no log of this directory.
+fn unknown_segments(foreign: &[SegmentKey], known: &[SegmentKey]) -> impl Iterator<Item = Fault> {
+    foreign.iter().filter(|key| !known.contains(key)).map(|key| {
+        let what = "no start of this directory knows this segment".to_owned();
+        Fault { fault: what, key: None, ..Fault::at(*key, 0) }
+    })
 }
 
 impl Fault {
@@ -341,7 +361,7 @@ impl Fault {
 }
 
 /// A range with the name of its stream.
-fn named(directory: &Directory, range: &OffsetRange) -> Lost {
+pub fn named(directory: &Directory, range: &OffsetRange) -> Lost {
     let stream = directory.manifest.streams.get(range.stream as usize);
     Lost {
         stream: stream.map_or_else(|| range.stream.to_string(), |stream| stream.name.to_string()),

@@ -14,9 +14,10 @@ use crate::driver::disk_files::DiskFiles;
 use crate::driver::mapped::Mapped;
 use crate::log::SegmentKey;
 use crate::log::inspect::inspect;
-use crate::log::manifest::Manifest;
+use crate::log::manifest::{Manifest, Refused};
 use crate::log::recovery::{Recovered, RecoveredSegment};
 use crate::log::scan::{BLOCK_MIN, Damage};
+use crate::log::start::read_manifest_copy;
 
 /// A locked data directory.
 #[derive(Debug)]
@@ -42,6 +43,35 @@ impl Directory {
         let manifest =
             data_dir::read_manifest(path)?.ok_or_else(|| Error::NotThere(path.to_owned()))?;
         Ok(Self { path: path.to_owned(), manifest, lock })
+    }
+
+    /// As [`Directory::open`]; where the manifest is gone or harmed, with the copy that the last start
+    /// left, and its path.
+    ///
+    /// # Errors
+    /// As [`Directory::open`], where there is no copy either.
+    pub fn open_to_repair(path: &Path) -> Result<(Self, Option<String>), Error> {
+        let files = DiskFiles::new(path);
+        let refused = match Self::open(path) {
+            Ok(directory) => return Ok((directory, None)),
+            Err(refused) => refused,
+        };
+        let harmed = matches!(
+            refused,
+            Error::NotThere(_)
+                | Error::DataDir(data_dir::Error::Manifest {
+                    cause: Refused::Crc | Refused::Syntax(_),
+                    ..
+                })
+        );
+        match read_manifest_copy(&files) {
+            Ok((manifest, copy)) if harmed => {
+                let directory =
+                    Self { path: path.to_owned(), manifest, lock: data_dir::lock(path)? };
+                Ok((directory, Some(copy)))
+            }
+            _ => Err(refused),
+        }
     }
 
     /// The bytes of a segment's file.
