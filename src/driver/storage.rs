@@ -5,6 +5,7 @@
 //! be written or flushed ends the process on the spot, before anything more is acknowledged: after a
 //! failed flush nobody knows what the device holds, so that nothing is tried again.
 
+mod give_up;
 mod segments;
 
 use std::cell::{Cell, RefCell};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 
+use give_up::give_up;
 pub use segments::Spare;
 use segments::Spares;
 
@@ -398,16 +400,4 @@ fn write_starts(dir: &Path, bytes: &[u8]) -> io::Result<()> {
 /// own directories are opened with O_PATH and cannot be flushed.
 async fn sync_dir(dir: PathBuf) -> io::Result<()> {
     glommio::executor().spawn_blocking(move || std::fs::File::open(dir)?.sync_all()).await
-}
-
-/// Ends the process before it can acknowledge anything more.
-fn give_up(what: &str, path: &Path, cause: impl std::fmt::Display) -> ! {
-    eprintln!(
-        "tidegate: {what} {} failed: {cause}\n\
-         Nothing that was not acknowledged is lost silently: clients send it again.\n\
-         Look at the device (dmesg, smartctl), then start again: recovery keeps what was acknowledged.",
-        path.display()
-    );
-    // Not `exit`: no destructor may run a shard further.
-    std::process::abort()
 }
