@@ -237,8 +237,9 @@ fn inspect_log(
         let followed = headers[at + 1..].iter().any(Option::is_some);
         match look.index(files, key, identity(current.seed, key))? {
             Some((end, spans)) => scan.indexed(key, headers[at].as_ref(), end, spans),
-            // Behind one that was never begun none is: there is nothing to look for.
-            None if scan.has_unbegun() && !followed && is_blank(files, key)? => {
+            // Behind a clean end nothing was ever written: there is nothing to look for. Behind any
+            // other a disk that lied may have lost the beginning of what it kept later.
+            None if scan.has_ended() && !followed && is_blank(files, key)? => {
                 scan.pass_unbegun(key);
             }
             None => {

@@ -147,9 +147,9 @@ impl LogScan {
         self.segments.push((key, end, Found::Indexed(spans)));
     }
 
-    /// Whether a segment was seen that was made ready and never begun.
-    pub fn has_unbegun(&self) -> bool {
-        !self.unbegun.is_empty()
+    /// Whether the last frame says that the engine was stopped cleanly.
+    pub fn has_ended(&self) -> bool {
+        self.clean
     }
 
     /// A segment that was never begun, as its first block says.
