@@ -6,9 +6,7 @@
 //! both have it.
 //!
 //! TIDEGATE_KILL9_ROUNDS sets the number of kills (20), TIDEGATE_KILL9_SEED repeats a run's choices.
-//! Devices are plain sockets (tests/blackbox/wire.rs, not the product's codec) that keep a window of
-//! messages in flight, note each PUBACK, and after a reconnect send again from the first message
-//! without one, as MQTT has it. The records are read by a real Kafka client.
+//! The records are read by a real Kafka client.
 
 #![allow(clippy::unwrap_used)] // a test's panic is its report
 #![allow(dead_code)] // the modules below serve tests/blackbox too
@@ -17,6 +15,8 @@
 mod clients;
 #[path = "blackbox/engine.rs"]
 mod engine;
+#[path = "blackbox/publishers.rs"]
+mod publishers;
 #[path = "blackbox/random.rs"]
 mod random;
 #[path = "blackbox/sequences.rs"]
@@ -24,19 +24,15 @@ mod sequences;
 #[path = "blackbox/wire.rs"]
 mod wire;
 
-use std::collections::HashMap;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clients::{Record, any_consumer, read_all};
 use engine::{Setup, poll, scratch};
+use publishers::{BUDGET, Device, Progress, while_publishing};
 use random::{Random, number, seed};
-use wire::{CONNACK, Connect, PUBACK, Publish, Version, Wire};
 
 const DEVICES: usize = 12;
-/// Messages of one device between two kills, so that the whole stays readable in seconds.
-const BUDGET: u64 = 600;
 
 const STREAMS: [&str; 2] = ["by_client", "by_topic"];
 const CONFIG: &str = r##"
@@ -47,64 +43,6 @@ name = "by_client"
 name = "by_topic"
 partition_by = "topic"
 "##;
-
-/// What the devices and the killer share.
-#[derive(Default)]
-struct Progress {
-    acknowledged: AtomicU64,
-    round: AtomicU64,
-    done: AtomicBool,
-}
-
-/// One device's life: publishes 0, 1, 2, … and returns how many were acknowledged.
-fn device(port: u16, name: &str, version: Version, window: u64, progress: &Progress) -> u64 {
-    let mut acknowledged = 0;
-    while !progress.done.load(Ordering::Relaxed) {
-        let Some(wire) = connect(port, name, version) else {
-            // Nobody listens while the engine is dead or recovers.
-            poll(Duration::from_millis(5), || None::<()>);
-            continue;
-        };
-        publish(wire, name, &mut acknowledged, window, progress);
-    }
-    acknowledged
-}
-
-fn connect(port: u16, name: &str, version: Version) -> Option<Wire> {
-    let mut wire = Wire::open(port, version).ok()?;
-    wire.send_unheard(&Connect { clean: false, ..Connect::new(version, name) }.bytes());
-    let answer = wire.read(Duration::from_secs(10)).ok()??;
-    assert_eq!((answer.kind(), answer.reason()), (CONNACK, 0), "{name}: {answer:?}");
-    Some(wire)
-}
-
-/// Publishes from the first unacknowledged message on until the connection ends.
-fn publish(mut wire: Wire, name: &str, acknowledged: &mut u64, window: u64, progress: &Progress) {
-    let topic = format!("kill/{name}");
-    let packet_id = |seq: u64| (seq % 65_535) as u16 + 1;
-    let round = progress.round.load(Ordering::Relaxed);
-    let last = *acknowledged + BUDGET;
-    let mut sent = *acknowledged;
-    while progress.round.load(Ordering::Relaxed) == round {
-        while sent < last && sent < *acknowledged + window {
-            let text = sent.to_string();
-            let message = Publish::new(&topic, packet_id(sent), text.as_bytes());
-            wire.send_unheard(&message.bytes(wire.version));
-            sent += 1;
-        }
-        // With the budget spent the connection stays open, and this waits for its end.
-        match wire.read(Duration::from_millis(200)) {
-            Ok(Some(answer)) => {
-                assert_eq!((answer.kind(), answer.reason()), (PUBACK, 0), "{answer:?}");
-                assert_eq!(answer.id(), packet_id(*acknowledged), "acknowledged out of order");
-                *acknowledged += 1;
-                progress.acknowledged.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
-            Ok(None) | Err(_) => return,
-        }
-    }
-}
 
 /// Starts and kills the engine `rounds` times on one directory.
 fn kill_rounds(base: &Setup, rounds: u64, random: &mut Random, progress: &Progress) {
@@ -129,20 +67,22 @@ fn kill_rounds(base: &Setup, rounds: u64, random: &mut Random, progress: &Progre
             engine.await_ready();
             if round % 5 == 0 {
                 for (stream, seen) in STREAMS.iter().zip(&mut seen) {
-                    *seen = keeps_what_was_seen(stream, seen, &engine);
+                    let now = read_all(any_consumer().unwrap(), &engine, stream);
+                    sequences::check_kept(seen, &now);
+                    *seen = now;
                 }
                 // Meanwhile the devices have sent all they may: a new connection, a new budget.
-                progress.round.fetch_add(1, Ordering::Relaxed);
+                progress.next_round();
             }
-            let before = progress.acknowledged.load(Ordering::Relaxed);
+            let before = progress.acknowledged();
             let target = random.below(DEVICES as u64 * BUDGET * 9 / 10);
-            let now = || progress.acknowledged.load(Ordering::Relaxed) - before;
+            let now = || progress.acknowledged() - before;
             poll(Duration::from_secs(5), || (now() >= target).then_some(()));
             poll(Duration::from_micros(random.below(8000)), || None::<()>);
             format!("{} acknowledgements after its start", now())
         };
         engine.kill();
-        progress.round.fetch_add(1, Ordering::Relaxed);
+        progress.next_round();
         let took = begun.elapsed();
         let _ = writeln!(
             std::io::stderr(),
@@ -150,19 +90,6 @@ fn kill_rounds(base: &Setup, rounds: u64, random: &mut Random, progress: &Progre
             if shards.is_empty() { String::new() } else { format!(", {shards} shards") }
         );
     }
-}
-
-/// Reads everything; what an earlier reading saw must be there unchanged.
-fn keeps_what_was_seen(stream: &str, seen: &[Record], engine: &engine::Engine) -> Vec<Record> {
-    let consumer = any_consumer().unwrap();
-    let now = read_all(consumer, engine, stream);
-    let by_place: HashMap<(u32, i64), &Record> =
-        now.iter().map(|record| ((record.partition, record.offset), record)).collect();
-    for record in seen {
-        let place = (record.partition, record.offset);
-        assert_eq!(by_place.get(&place), Some(&record), "a record that a consumer had seen");
-    }
-    now
 }
 
 #[test]
@@ -174,31 +101,10 @@ fn nothing_acknowledged_is_lost() {
     let mut random = Random::new(seed);
     let scratch = scratch();
     let setup = Setup::new(scratch.path()).config(CONFIG);
-    let (port, progress) = (setup.ports.mqtt, Progress::default());
+    let devices: Vec<_> = (0..DEVICES).map(|i| Device::of_crowd(i, "kill")).collect();
 
-    let acknowledged = std::thread::scope(|scope| {
-        let devices: Vec<_> = (0..DEVICES)
-            .map(|i| {
-                let version = if i % 2 == 0 { Version::V5 } else { Version::V311 };
-                let (name, window) = (format!("device-{i}"), [1, 16, 64][i % 3]);
-                let progress = &progress;
-                scope.spawn(move || {
-                    let count = device(port, &name, version, window, progress);
-                    (name, count)
-                })
-            })
-            .collect();
-        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            kill_rounds(&setup, rounds, &mut random, &progress);
-        }));
-        // Whatever happened, the devices must end, or the scope would wait for ever.
-        progress.done.store(true, Ordering::Relaxed);
-        progress.round.fetch_add(1, Ordering::Relaxed);
-        let counts: Vec<_> = devices.into_iter().map(|device| device.join().unwrap()).collect();
-        if let Err(panic) = killed {
-            std::panic::resume_unwind(panic);
-        }
-        counts
+    let acknowledged = while_publishing(setup.ports.mqtt, &devices, |progress| {
+        kill_rounds(&setup, rounds, &mut random, progress);
     });
 
     let total: u64 = acknowledged.iter().map(|(_, count)| count).sum();

@@ -55,7 +55,7 @@ pub fn skipped(reason: &str) {
     skipped_anyway(reason);
 }
 
-/// `skipped` for what even CI may lack (root, loop devices).
+/// `skipped` for what even CI may lack (open files, root).
 pub fn skipped_anyway(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");

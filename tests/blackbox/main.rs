@@ -16,7 +16,6 @@ mod consuming;
 mod cores;
 mod crowd;
 mod damage;
-mod full_disk;
 mod mqtt_rules;
 mod partitioning;
 mod payloads;
