@@ -378,6 +378,7 @@ impl Node {
         let held = self.metrics.mqtt.held.value();
         let mut out = format!("shard {index}: {step:?}, {free} buffers free, {held} held");
         out += &format!(", {:?}, awake {}", self.stopping, self.awake);
+        out += &format!(", storage {:?}", self.storage.describe());
         if let Some(shard) = &mut self.shard {
             let log = shard.log();
             let (waiting, promised) = (log.waiting_bytes(), log.kept_room());

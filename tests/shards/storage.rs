@@ -82,8 +82,8 @@ pub struct Storage {
     pub raised: bool,
     /// No segment can be made.
     pub full: bool,
-    /// Segments that were used again.
-    pub used_again: u64,
+    /// Index files that were written, segments that were deleted, and used again.
+    pub counts: [u64; 3],
 }
 
 impl Storage {
@@ -98,7 +98,7 @@ impl Storage {
             events: Vec::new(),
             raised: false,
             full: false,
-            used_again: 0,
+            counts: [0; 3],
             options,
         };
         storage.find_spares(disk);
@@ -125,6 +125,19 @@ impl Storage {
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.tasks.is_empty()
+    }
+
+    /// What is under way.
+    pub fn describe(&self) -> Vec<String> {
+        let tasks = self.tasks.iter().map(|task| match task {
+            Task::Commit { commit, written, .. } => format!("{commit:?}, written {written}"),
+            Task::Read(request) => format!("{request:?}"),
+            Task::Make { key, .. } => format!("making {key:?}"),
+            Task::Index { key, step, .. } => format!("step {step} of the index of {key:?}"),
+            Task::Starts { step, .. } => format!("step {step} of the log starts"),
+            Task::Delete => format!("deleting {:?}", self.deletions),
+        });
+        tasks.collect()
     }
 
     /// Begins to write a sealed commit.
@@ -316,7 +329,7 @@ impl Storage {
                     3 => disk.rename(spare, &path)?,
                     _ => {
                         disk.flush_dir(&dir);
-                        self.used_again += 1;
+                        self.counts[2] += 1;
                         return Ok(Some(file));
                     }
                 }
@@ -339,6 +352,7 @@ impl Storage {
         if over {
             // The segment is full: from now on it is only read.
             self.writable.remove(&key);
+            self.counts[0] += 1;
             self.report(Event::IndexWritten(key));
         }
         over
@@ -371,6 +385,7 @@ impl Storage {
             return false;
         }
         disk.remove(&key.index_path());
+        self.counts[1] += 1;
         self.deletions.pop_front();
         self.deletions.is_empty()
     }

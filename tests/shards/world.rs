@@ -222,8 +222,14 @@ impl World {
         }
     }
 
+    /// A device leaves, if none of its earlier connections is open any more: one that is still being
+    /// handed over when a later one has come and gone is taken for a new one.
     pub fn leave(&mut self, device: usize, how: Leave) {
         let Some(index) = self.link(device) else { return };
+        let earlier = &self.links[..index];
+        if earlier.iter().any(|link| link.device == device && !link.closed) {
+            return;
+        }
         let link = &mut self.links[index];
         let whole = link.to_server.len();
         match how {
@@ -326,11 +332,12 @@ impl World {
     }
 
     /// Counts that stand still when nothing comes of anything.
-    fn progress(&self) -> [usize; 4] {
+    fn progress(&self) -> [usize; 5] {
         let links = self.links.iter();
         let received = links.clone().map(|link| link.received).sum();
         let closed = links.filter(|link| link.closed).count();
-        [received, closed, self.ledger.acknowledged, self.ledger.commits()]
+        let storage = self.nodes.iter().flat_map(|node| node.storage.counts).sum::<u64>() as usize;
+        [received, closed, self.ledger.acknowledged, self.ledger.commits(), storage]
     }
 
     /// Everybody turns and commits until nothing changes; then nobody waits for anything.

@@ -10,6 +10,8 @@ use crate::random::Random;
 use crate::setup::{Setup, Stream};
 use crate::world::Leave;
 
+/// Steps of a seed, about.
+const STEPS: usize = 1_500;
 /// Kinds of steps; see [`Kind`].
 const KINDS: usize = 13;
 
@@ -98,12 +100,14 @@ impl Case {
             faults.lies = rate(random, 1_000);
             faults.misdirected = rate(random, 500);
         }
+        // Short runs crash often, long ones fill segments and let go of them.
+        let steps_max = one(random, &[20, 60, 120, 400, 1_200]);
         let power_cuts = random.below(4) > 0;
         let mut case = Self {
             setup: setup(random),
             devices: 1 + random.below(6),
-            runs: 2 + random.below(40),
-            steps_max: one(random, &[20, 60, 120, 400]),
+            runs: 2 + random.below(2 * STEPS / steps_max),
+            steps_max,
             faults,
             harms: harmful && (!faults.harm() || yes(random)),
             power_cuts,
@@ -127,7 +131,7 @@ impl Case {
                 Kind::Step => (40, true),
                 Kind::Disk => (60, true),
                 Kind::Consume => (10, false),
-                Kind::House => (5, false),
+                Kind::House => (8, false),
                 Kind::Pass | Kind::Trouble | Kind::Stall => (2, false),
                 Kind::Harm if self.harms => return 1,
                 Kind::Harm => return 0,
@@ -168,7 +172,7 @@ fn setup(random: &mut Random) -> Setup {
         segment_factor: 1 + random.below(2) as u64,
         zeros: random.below(3) > 0,
         retention: yes(random).then(|| {
-            let bytes = one(random, &[0, 2_000, 10_000, 50_000, u64::MAX]);
+            let bytes = one(random, &[0, 1_000, 5_000, 20_000, u64::MAX]);
             (bytes, one(random, &[1_000, 3_600_000, u64::MAX]))
         }),
         receive_factor: 1 + random.below(2) as u16,

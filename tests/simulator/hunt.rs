@@ -93,14 +93,14 @@ impl Hunt {
         let (seconds, crashes) = (begun.elapsed().as_secs_f64(), all.crashes as f64);
         println!(
             "{seeds} seeds, {} steps, {} crashes, {} starts, {} acknowledged, {} records checked \
-             ({} crossed, {} segments used again, {} fenced ranges), {seconds:.1} s, {:.0} crashes/s",
+             ({} crossed; segments filled, deleted, used again: {:?}; {} fenced ranges), {seconds:.1} s, {:.0} crashes/s",
             all.steps,
             all.crashes,
             all.starts,
             all.acknowledged,
             all.checked,
             all.crossed,
-            all.used_again,
+            all.segments,
             all.fenced,
             crashes / seconds
         );

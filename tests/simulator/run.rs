@@ -23,7 +23,8 @@ pub struct Figures {
     pub acknowledged: u64,
     pub checked: u64,
     pub crossed: u64,
-    pub used_again: u64,
+    /// Segments that were filled, deleted, and used again.
+    pub segments: [u64; 3],
     pub fenced: u64,
     pub held: u64,
     /// Of everything that happened: the same seed has the same.
@@ -38,7 +39,9 @@ impl Figures {
         self.acknowledged += other.acknowledged;
         self.checked += other.checked;
         self.crossed += other.crossed;
-        self.used_again += other.used_again;
+        for (count, other) in self.segments.iter_mut().zip(other.segments) {
+            *count += other;
+        }
         self.fenced += other.fenced;
         self.held += other.held;
         self.hash = self.hash.rotate_left(5) ^ other.hash;
@@ -180,7 +183,8 @@ impl Run<'_> {
 
     fn count(&mut self) {
         for node in &mut self.world.nodes {
-            self.figures.used_again += std::mem::take(&mut node.storage.used_again);
+            let counts = std::mem::take(&mut node.storage.counts);
+            self.figures.segments.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
             self.figures.crossed += node.metrics.ring.arrived.value();
             let holds = &node.metrics.mqtt.holds;
             self.figures.held += holds.value(HoldCause::DiskFull) + holds.value(HoldCause::Ring);
