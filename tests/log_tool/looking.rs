@@ -44,6 +44,20 @@ fn dump_prints_json_of_what_is_asked_for() {
     check(&[&of[..], &["--from", "1", "--limit", "1"]].concat(), &second);
     check(&[&of[..], &["--from", "3"]].concat(), "");
     check(&[&of[..], &["--limit", "0"]].concat(), "");
+    check(&[&of[..], &["--to", "1"]].concat(), &first);
+    check(&[&of[..], &["--from", "1", "--to", "2"]].concat(), &second);
+    check(
+        &[&of[..], &["--since", "2023-11-14T22:13:20.002Z"]].concat(),
+        &format!("{second}{third}"),
+    );
+    let until = (WALL_MS + 2).to_string();
+    check(&[&of[..], &["--until", &until]].concat(), &first);
+    let window = ["--since", &until, "--until", "2023-11-14T23:14:20.001+01:00"];
+    check(&[&of[..], &window].concat(), &second);
+    // Of a batch of which nothing is asked for nothing is printed, its own line neither.
+    let (_, text, _) =
+        log("dump", &dir, &["--stream", "plain", "--since", &until, "--until", &until]);
+    assert_eq!(text, "");
 }
 
 #[test]
@@ -72,7 +86,7 @@ fn a_missing_index_is_made_up_for() {
         fs::remove_file(path).unwrap();
     }
     let (code, out, _) = log("stat", &dir, &[]);
-    let tables = |text: &str| text.lines().skip(7).map(str::to_owned).collect::<Vec<_>>();
+    let tables = |text: &str| text.lines().skip(8).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!((code, tables(&out)), (0, tables(&whole)));
     assert_eq!(log("dump", &dir, &["--from", "4"]).0, 0);
 }
@@ -122,6 +136,7 @@ fn names_that_are_not_there_are_refused() {
     };
     check(&["--stream", "plane"], "it has: plain, packed");
     check(&["--partition", "2"], "it has 0 to 1");
+    check(&["--since", "yesterday"], "expected milliseconds since 1970 or RFC 3339");
 }
 
 #[test]
@@ -165,7 +180,7 @@ fn damage_before_what_was_durable_is_no_torn_tail() {
     give_back(data);
     // The third frame says that the second was durable.
     flip(&segment(scratch.path(), 1, 0, 0), 2 * BLOCK + 100);
-    for (command, told) in [("dump", "\"three\""), ("stat", "plain 0 0 3 2 2 216 ")] {
+    for (command, told) in [("dump", "\"three\""), ("stat", "plain 0 0 3 2 2 216 1 ")] {
         let (code, out, err) = log(command, scratch.path(), &[]);
         assert_eq!(code, 1, "{out}{err}");
         let out = out.split_whitespace().collect::<Vec<_>>().join(" ");

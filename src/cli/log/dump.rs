@@ -14,6 +14,7 @@ use super::frames::{Batch, for_each_batch};
 use super::inventory::{Directory, Inventory, Segment};
 use super::text::{json_of, moment, quoted};
 use crate::log::scan::Damage;
+use crate::record::Offset;
 use crate::record::batch::{RecordView, for_each_record};
 
 /// What to print.
@@ -25,6 +26,12 @@ pub struct Filter {
     pub partition: Option<u32>,
     /// Only offsets from here on.
     pub from: u64,
+    /// Only offsets before this one.
+    pub to: u64,
+    /// Only records of this time or later, milliseconds since 1970.
+    pub since_ms: i64,
+    /// Only records of before this time.
+    pub until_ms: i64,
     /// At most so many records.
     pub limit: Option<u64>,
 }
@@ -39,11 +46,24 @@ pub enum Form {
 }
 
 impl Filter {
-    /// Whether something of a partition that ends before `next` is asked for.
-    fn takes(&self, stream: u32, partition: u32, next: u64) -> bool {
+    /// Whether something of a partition may be asked for, whose offsets are from `base` to before
+    /// `next`, and whose latest time is `latest_ms`.
+    fn takes(
+        &self,
+        (stream, partition): (u32, u32),
+        (base, next): (Offset, Offset),
+        latest_ms: i64,
+    ) -> bool {
         self.stream.is_none_or(|asked| asked == stream)
             && self.partition.is_none_or(|asked| asked == partition)
-            && next > self.from
+            && next.0 > self.from
+            && base.0 < self.to
+            && latest_ms >= self.since_ms
+    }
+
+    fn takes_record(&self, record: &RecordView<'_>) -> bool {
+        (self.from..self.to).contains(&record.offset.0)
+            && (self.since_ms..self.until_ms).contains(&record.timestamp_ms)
     }
 }
 
@@ -78,7 +98,10 @@ fn holds_something(inventory: &Inventory, segment: &Segment, filter: &Filter) ->
     let found = inventory.recovered.segments.iter().find(|found| found.key == segment.key);
     found.is_none_or(|found| {
         let mut spans = found.spans.iter();
-        spans.any(|span| filter.takes(span.stream, span.partition, span.next.0))
+        spans.any(|span| {
+            let place = (span.stream, span.partition);
+            filter.takes(place, (span.base, span.next), span.max_timestamp_ms)
+        })
     })
 }
 
@@ -101,8 +124,10 @@ impl<W: Write> Printer<'_, W> {
         let mut undecodable = Vec::new();
         let mut printed = Ok(());
         let mut damages = for_each_batch(segment, &file, |batch| {
-            let next = batch.header.next_offset().0;
-            if self.filter.takes(batch.stream, batch.partition, next) {
+            let header = &batch.header;
+            let offsets = (header.base_offset, header.next_offset());
+            let place = (batch.stream, batch.partition);
+            if self.filter.takes(place, offsets, header.max_timestamp_ms) {
                 match self.batch(segment, &batch) {
                     Ok(damage) => undecodable.extend(damage),
                     Err(error) => printed = Err(error),
@@ -120,12 +145,17 @@ impl<W: Write> Printer<'_, W> {
         let Self { filter, form, left, out, scratch, .. } = self;
         let place = format!("{}:{}", segment.key.stem(), batch.at);
         let mut printed = Ok(());
-        if *form == Form::Text {
-            printed = writeln!(out, "{}", batch_line(&stream, batch, &place));
-        }
+        // Its line goes before the first of its records that is asked for.
+        let mut head = (*form == Form::Text).then(|| batch_line(&stream, batch, &place));
         let decoded = for_each_record(batch.bytes, scratch, |record| {
-            if record.offset.0 < filter.from || printed.is_err() {
-                return printed.is_ok();
+            if !filter.takes_record(&record) {
+                return true;
+            }
+            if let Some(head) = head.take() {
+                printed = writeln!(out, "{head}");
+            }
+            if printed.is_err() {
+                return false;
             }
             printed = match form {
                 Form::Text => writeln!(out, "{}", record_line(&record)),
@@ -134,7 +164,7 @@ impl<W: Write> Printer<'_, W> {
                     .and_then(|line| writeln!(out, "{line}")),
             };
             *left -= 1;
-            *left > 0
+            *left > 0 && printed.is_ok()
         });
         printed.map_err(Error::Output)?;
         let what = "a record batch cannot be decoded";

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::cli::Failure;
 use crate::driver::data_dir::{self, index_path, segment_path};
 use crate::driver::disk_files::DiskFiles;
 use crate::driver::mapped::Mapped;
@@ -72,6 +73,32 @@ impl Directory {
             }
             _ => Err(refused),
         }
+    }
+
+    /// The number of the stream with this name.
+    ///
+    /// # Errors
+    /// When there is none; the ones that there are are told.
+    pub fn stream(&self, name: &str) -> Result<u32, Failure> {
+        let names: Vec<&str> = self.manifest.streams.iter().map(|s| s.name.as_str()).collect();
+        let place = names.iter().position(|known| *known == name);
+        place.map(|place| place as u32).ok_or_else(|| {
+            let (dir, names) = (self.path.display(), names.join(", "));
+            Failure::of_use(format!("there is no stream \"{name}\" in {dir}\n  it has: {names}"))
+        })
+    }
+
+    /// `asked`, if there is such a partition.
+    ///
+    /// # Errors
+    /// When there is none; those that there are are told.
+    pub fn partition(&self, asked: u32) -> Result<u32, Failure> {
+        if asked < self.manifest.partitions {
+            return Ok(asked);
+        }
+        let (dir, last) = (self.path.display(), self.manifest.partitions.saturating_sub(1));
+        let text = format!("there is no partition {asked} in {dir}\n  it has 0 to {last}");
+        Err(Failure::of_use(text))
     }
 
     /// The bytes of a segment's file.

@@ -12,7 +12,9 @@ use super::frames::for_each_batch;
 use super::inventory::{Directory, Inventory};
 use super::text::moment;
 use crate::log::SegmentKey;
+use crate::log::manifest::ManifestStream;
 use crate::log::scan::Damage;
+use crate::log::segment::PartitionOffsets;
 use crate::record::{PartitionId, StreamId};
 
 /// Timestamps of the first records that are kept, by (stream, partition).
@@ -30,9 +32,22 @@ pub fn report(
     let first = first_times(directory, inventory, damages)?;
     let mut out = String::new();
     summary(&mut out, directory, inventory);
-    let rows = partition_rows(directory, inventory, &first);
-    let head =
-        ["stream", "partition", "start", "next", "records", "batches", "bytes", "first", "latest"];
+    let partitions = partitions(directory, inventory, &first);
+    let head = ["stream", "records", "batches", "bytes", "lost", "first", "latest"];
+    table(&mut out, &head, &stream_rows(directory, &partitions));
+    let head = [
+        "stream",
+        "partition",
+        "start",
+        "next",
+        "records",
+        "batches",
+        "bytes",
+        "lost",
+        "first",
+        "latest",
+    ];
+    let rows: Vec<_> = partitions.iter().map(|row| partition_row(directory, row)).collect();
     table(&mut out, &head, &rows);
     table(
         &mut out,
@@ -68,39 +83,102 @@ fn summary(out: &mut String, directory: &Directory, inventory: &Inventory) {
             inventory.index_bytes
         ),
     );
+    let recovered = &inventory.recovered;
+    let kept = recovered.segments.iter().flat_map(|segment| &segment.spans);
+    let stored: u64 = kept.map(|span| span.stored_bytes).sum();
+    let written = used + inventory.index_bytes;
+    let amplification = match stored {
+        0 => "-".to_owned(),
+        _ => format!("{:.2}", written as f64 / stored as f64),
+    };
+    line(
+        "amplified",
+        format!(
+            "{amplification}: {written} bytes of segments and indexes for {stored} of record batches"
+        ),
+    );
     for (key, at) in &inventory.torn {
         let text = format!("segment {} at byte {at}: it was never acknowledged", key.stem());
         line("torn tail", text);
     }
 }
 
-fn partition_rows(
+/// What is kept of a partition, or of a stream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    records: u64,
+    batches: u64,
+    bytes: u64,
+    /// Offsets that damage took.
+    lost: u64,
+    first_ms: Option<i64>,
+    latest_ms: Option<i64>,
+}
+
+impl Kept {
+    fn and(self, other: Self) -> Self {
+        let earlier = |one: Option<i64>, two: Option<i64>| one.into_iter().chain(two).min();
+        Self {
+            records: self.records + other.records,
+            batches: self.batches + other.batches,
+            bytes: self.bytes + other.bytes,
+            lost: self.lost + other.lost,
+            first_ms: earlier(self.first_ms, other.first_ms),
+            latest_ms: self.latest_ms.max(other.latest_ms),
+        }
+    }
+
+    fn cells(&self) -> impl Iterator<Item = String> {
+        let time = |ms: Option<i64>| ms.map_or_else(|| "-".to_owned(), moment);
+        let numbers = [self.records, self.batches, self.bytes, self.lost];
+        let times = [time(self.first_ms), time(self.latest_ms)];
+        numbers.into_iter().map(|number| number.to_string()).chain(times)
+    }
+}
+
+/// Each partition with its offsets and what is kept of it.
+fn partitions(
     directory: &Directory,
     inventory: &Inventory,
     first: &FirstTimes,
-) -> Vec<Vec<String>> {
+) -> Vec<(PartitionOffsets, Kept)> {
     let recovered = &inventory.recovered;
-    let mut rows = Vec::new();
-    for (stream, named) in directory.manifest.streams.iter().enumerate() {
-        for partition in 0..directory.manifest.partitions {
-            let (id, place) = (StreamId(stream as u32), PartitionId(partition));
-            let offsets = recovered.offsets(id, place);
-            let spans = recovered.layout(id, place).spans;
-            let records: u64 = spans.iter().map(|(_, span)| span.next.0 - span.base.0).sum();
-            let entries = spans.iter().filter_map(|(_, span)| span.entries);
-            let batches: u64 = entries.map(|entries| u64::from(entries.count)).sum();
-            let bytes: u64 = spans.iter().map(|(_, span)| span.stored_bytes).sum();
-            let latest = spans.iter().map(|(_, span)| span.max_timestamp_ms).max();
-            let time = |ms: Option<i64>| ms.map_or_else(|| "-".to_owned(), moment);
-            let numbers = [offsets.start.0, offsets.next.0, records, batches, bytes];
-            let mut row = vec![named.name.to_string(), partition.to_string()];
-            row.extend(numbers.map(|number| number.to_string()));
-            row.push(time(first.get(&(id.0, partition)).copied()));
-            row.push(time(latest));
-            rows.push(row);
-        }
-    }
-    rows
+    let streams = 0..directory.manifest.streams.len() as u32;
+    let places = streams.flat_map(|s| (0..directory.manifest.partitions).map(move |p| (s, p)));
+    let kept = |(stream, partition): (u32, u32)| {
+        let place = (StreamId(stream), PartitionId(partition));
+        let layout = recovered.layout(place.0, place.1);
+        let entries = layout.spans.iter().filter_map(|(_, span)| span.entries);
+        let latest = layout.spans.iter().map(|(_, span)| span.max_timestamp_ms).max();
+        let kept = Kept {
+            records: layout.spans.iter().map(|(_, span)| span.next.0 - span.base.0).sum(),
+            batches: entries.map(|entries| u64::from(entries.count)).sum(),
+            bytes: layout.spans.iter().map(|(_, span)| span.stored_bytes).sum(),
+            lost: layout.holes.iter().map(|(from, to)| to.0 - from.0).sum(),
+            first_ms: first.get(&(stream, partition)).copied(),
+            latest_ms: latest,
+        };
+        (recovered.offsets(place.0, place.1), kept)
+    };
+    places.map(kept).collect()
+}
+
+fn partition_row(directory: &Directory, (offsets, kept): &(PartitionOffsets, Kept)) -> Vec<String> {
+    let name = directory.manifest.streams[offsets.stream as usize].name.to_string();
+    let numbers = [offsets.start.0, offsets.next.0].map(|number| number.to_string());
+    let mut row = vec![name, offsets.partition.to_string()];
+    row.extend(numbers);
+    row.extend(kept.cells());
+    row
+}
+
+fn stream_rows(directory: &Directory, partitions: &[(PartitionOffsets, Kept)]) -> Vec<Vec<String>> {
+    let row = |(number, stream): (usize, &ManifestStream)| {
+        let mine = partitions.iter().filter(|(offsets, _)| offsets.stream as usize == number);
+        let kept = mine.fold(Kept::default(), |sum, (_, kept)| sum.and(*kept));
+        std::iter::once(stream.name.to_string()).chain(kept.cells()).collect()
+    };
+    directory.manifest.streams.iter().enumerate().map(row).collect()
 }
 
 fn segment_rows(inventory: &Inventory) -> Vec<Vec<String>> {
