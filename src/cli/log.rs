@@ -7,6 +7,7 @@
 
 mod dump;
 mod examined;
+mod export;
 mod frames;
 mod inventory;
 mod progress;
@@ -17,8 +18,9 @@ mod verify;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, BufWriter, ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Failure;
 use crate::driver::data_dir;
@@ -31,6 +33,8 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate log stat ./tidegate-data
   tidegate log verify ./tidegate-data
+  tidegate log repair ./tidegate-data --to ./tidegate-mended
+  tidegate log export ./tidegate-data --kafka-segment ./exported --stream telemetry
   tidegate log dump ./tidegate-data --stream telemetry --partition 0 --from 1000 --limit 20
   tidegate log dump ./tidegate-data --since 2026-01-31T18:00:00Z --json | jq -r .value
 
@@ -51,6 +55,7 @@ enum Command {
     Stat(StatArgs),
     Verify(verify::Args),
     Repair(repair::Args),
+    Export(export::Args),
 }
 
 /// Print batches and records
@@ -136,6 +141,20 @@ fn places(damages: &[Damage]) -> String {
     )
 }
 
+/// Nothing is ever written over.
+fn refuse_what_is_there(to: &Path, flag: &str) -> Result<(), Failure> {
+    let is_free = match fs::read_dir(to) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => !to.exists(),
+    };
+    if is_free {
+        return Ok(());
+    }
+    let text =
+        format!("{} is there and not empty\n  name a new directory with {flag}", to.display());
+    Err(Failure::of_use(text))
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
@@ -143,6 +162,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Command::Stat(args) => stat(&args.dir).map_err(|error| Failure::at_run_time(&error)),
         Command::Verify(args) => verify::run(args),
         Command::Repair(args) => repair::run(args),
+        Command::Export(args) => export::run(args),
     }
 }
 
@@ -194,7 +214,7 @@ fn filter(args: &DumpArgs, directory: &Directory) -> Result<Filter, Failure> {
     })
 }
 
-fn stat(dir: &std::path::Path) -> Result<(), Error> {
+fn stat(dir: &Path) -> Result<(), Error> {
     let directory = Directory::open(dir)?;
     let inventory = Inventory::take(&directory)?;
     let mut damages = inventory.damages.clone();

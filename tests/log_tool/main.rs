@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test's panic is its report
 
 mod data;
+mod exporting;
 mod looking;
 mod repairing;
 mod verifying;

@@ -4,6 +4,7 @@
 //! of them ends, what they hold of each partition, and what is damaged, all as the next start would
 //! find it. The invariant: the lock is held.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -141,6 +142,8 @@ pub struct Inventory {
     pub unused: (usize, u64),
     /// Bytes of all index files.
     pub index_bytes: u64,
+    /// Index files that are missing, as the next start would write them.
+    pub indexes: BTreeMap<SegmentKey, Vec<u8>>,
 }
 
 impl Inventory {
@@ -153,7 +156,8 @@ impl Inventory {
         let files = DiskFiles::new(&directory.path);
         let recovery = inspect(&files, manifest, BLOCK_MIN, &mut |_, _| Ok(()))
             .map_err(|cause| data_dir::Error::new(&directory.path, cause))?;
-        let mut inventory = Self { torn: recovery.torn, ..Self::default() };
+        let indexes = recovery.indexes.into_iter().collect();
+        let mut inventory = Self { torn: recovery.torn, indexes, ..Self::default() };
         for RecoveredSegment { key, end, .. } in &recovery.recovered.segments {
             let file_bytes = size(&segment_path(&directory.path, *key))?.unwrap_or(0);
             inventory.segments.push(Segment {
@@ -185,7 +189,7 @@ fn size(path: &Path) -> Result<Option<u64>, Error> {
     }
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |cause| Error::Io { what, path, cause }
 }

@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Error;
 use super::examined::{Examined, named};
 use super::inventory::Directory;
 use super::verify::faults;
+use super::{Error, refuse_what_is_there};
 use crate::cli::Failure;
 use crate::cli::failure::print;
 use crate::driver::data_dir;
@@ -56,7 +56,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let failed = |error: Error| Failure::at_run_time(&error);
     if let Some(to) = &args.to {
-        refuse_what_is_there(to)?;
+        refuse_what_is_there(to, "--to")?;
     }
     let (directory, manifest_copy) = Directory::open_to_repair(&args.dir).map_err(failed)?;
     let mut examined = Examined::take(&directory).map_err(failed)?;
@@ -100,19 +100,6 @@ fn summary(lost: Vec<String>, done: &str) -> String {
     let lost = if lost.is_empty() { "nothing is lost; " } else { "" };
     let _ = writeln!(out, "{lost}{done}");
     out
-}
-
-/// Nothing is ever written over.
-fn refuse_what_is_there(to: &Path) -> Result<(), Failure> {
-    let is_free = match fs::read_dir(to) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(_) => !to.exists(),
-    };
-    if is_free {
-        return Ok(());
-    }
-    let text = format!("{} is there and not empty\n  name a new directory with --to", to.display());
-    Err(Failure::of_use(text))
 }
 
 fn wall_ms() -> i64 {
