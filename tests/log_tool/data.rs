@@ -11,8 +11,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
-use tidegate::driver::data_dir::{self, DataDir};
-use tidegate::log::start::{StreamWanted, Wanted};
+use tidegate::driver::data_dir;
+use tidegate::driver::disk_files::DiskFiles;
+use tidegate::log::manifest::Manifest;
+use tidegate::log::recovery::Recovered;
+use tidegate::log::start::{Started, StreamWanted, Wanted, start};
 use tidegate::log::{Log, Needs, Options, Request, SegmentKey, StreamOptions};
 use tidegate::record::batch::RecordParts;
 use tidegate::record::{Compression, Durability, PartitionId, ShardId, StreamId, StreamName};
@@ -43,8 +46,21 @@ pub fn spawn(command: &mut Command) -> Child {
     command.spawn().unwrap()
 }
 
-/// Opens the directory for a start with `shards`.
-pub fn open(dir: &Path, shards: u32, wall_ms: i64) -> DataDir {
+/// A directory that was started from; its lock is held.
+pub struct Opened {
+    pub path: PathBuf,
+    pub manifest: Manifest,
+    pub recovered: Recovered,
+    _lock: fs::File,
+}
+
+/// Opens the directory for a start with `shards`, with the random bits of engine 1.
+pub fn open(dir: &Path, shards: u32, wall_ms: i64) -> Opened {
+    open_by(1, dir, shards, wall_ms)
+}
+
+/// Opens the directory for a start with `shards`; what is random follows from `engine` and the time.
+pub fn open_by(engine: u64, dir: &Path, shards: u32, wall_ms: i64) -> Opened {
     fs::create_dir_all(dir).unwrap();
     let stream = |name: &str, id| StreamWanted {
         name: StreamName::try_from(name.to_owned()).unwrap(),
@@ -58,18 +74,29 @@ pub fn open(dir: &Path, shards: u32, wall_ms: i64) -> DataDir {
         block: BLOCK,
         wall_ms,
     };
-    data_dir::open(dir, data_dir::lock(dir).unwrap(), &wanted).unwrap()
+    let lock = data_dir::lock(dir).unwrap();
+    let mut state = (wall_ms as u64) ^ (engine << 56);
+    let mut random = || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    let started = start(&DiskFiles::new(dir), &wanted, &mut random).unwrap();
+    let Started { manifest, recovered, .. } = started;
+    Opened { path: dir.to_owned(), manifest, recovered, _lock: lock }
 }
 
 /// One shard's log over real files.
 pub struct Shard<'a> {
-    data: &'a DataDir,
+    data: &'a Opened,
     log: Log,
     wall_ms: i64,
 }
 
 impl<'a> Shard<'a> {
-    pub fn new(data: &'a DataDir, shard: u32, wall_ms: i64) -> Self {
+    pub fn new(data: &'a Opened, shard: u32, wall_ms: i64) -> Self {
         let stream = |id, compression| StreamOptions {
             durability: durability(id),
             compression,
@@ -132,6 +159,12 @@ impl<'a> Shard<'a> {
         self.log.append(stream, PartitionId(partition), &record).unwrap();
     }
 
+    /// The engine stops cleanly.
+    pub fn end_cleanly(&mut self) {
+        self.log.end_cleanly();
+        self.commit();
+    }
+
     /// Commits what waits, and flushes it.
     pub fn commit(&mut self) {
         while let Some(bytes) = self.log.commit_bytes() {
@@ -150,9 +183,14 @@ impl<'a> Shard<'a> {
 
 /// A directory with two generations, and its lock given back.
 pub fn written() -> (TempDir, PathBuf) {
+    written_by(1)
+}
+
+/// The same, but for what is random.
+pub fn written_by(engine: u64) -> (TempDir, PathBuf) {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("data");
-    let data = open(&dir, 2, WALL_MS);
+    let data = open_by(engine, &dir, 2, WALL_MS);
     for number in [1, 0] {
         let mut shard = Shard::new(&data, number, WALL_MS);
         shard.append(PLAIN, number, b"21.5");
@@ -166,7 +204,7 @@ pub fn written() -> (TempDir, PathBuf) {
         }
     }
     give_back(data);
-    let data = open(&dir, 1, WALL_MS + 60_000);
+    let data = open_by(engine, &dir, 1, WALL_MS + 60_000);
     let mut shard = Shard::new(&data, 0, WALL_MS + 60_000);
     shard.append(PLAIN, 1, b"later");
     shard.commit();

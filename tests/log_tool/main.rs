@@ -4,6 +4,7 @@
 
 mod data;
 mod exporting;
+mod golden;
 mod looking;
 mod repairing;
 mod verifying;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::data::{BLOCK, contents, flip, index, log, segment, written};
+use crate::data::{BLOCK, contents, flip, index, log, segment, written, written_by};
 
 /// The report of `verify --json` of a directory to which `harm` was done; nothing was changed.
 fn report(harm: impl Fn(&Path)) -> (i32, Value, String) {
@@ -122,7 +122,7 @@ fn segments_that_are_gone_or_not_their_own_are_named() {
     check(stray, &[("g000001/s0000/0000000009.log", 0, unknown, &[])]);
     // Another engine's file of the same name, in the log that was written last.
     let foreign = |dir: &Path| {
-        let (_scratch, elsewhere) = written();
+        let (_scratch, elsewhere) = written_by(2);
         fs::copy(segment(&elsewhere, 2, 0, 0), segment(dir, 2, 0, 0)).unwrap();
     };
     // Of none of its partitions it is known how many offsets it held.
