@@ -38,6 +38,7 @@ fn options() -> Options {
         compression: Compression::None,
         retention_bytes: u64::MAX,
         retention_ms: u64::MAX,
+        compaction: None,
     };
     Options {
         generation: 1,
@@ -53,6 +54,8 @@ fn options() -> Options {
         read_cache_bytes: 16 << 20,
         read_bytes: 256 << 10,
         segments_ahead: 2,
+        clean_live_max_percent: 0,
+        compact_keys_max: 1,
         streams: vec![stream; STREAMS],
     }
 }

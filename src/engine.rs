@@ -14,6 +14,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, CoreSet, Prepare, Problem};
+use crate::driver::cleaner::{self, Order};
 use crate::driver::cores::{self, Layout, Machine};
 use crate::driver::data_dir::{self, DataDir};
 use crate::driver::disk::{self, Disk};
@@ -101,13 +102,18 @@ pub fn run(config: Config, delays: &[CommitDelay]) -> Result<(), Error> {
         Some(ground.layout.control.clone()),
     )
     .map_err(system(format!("listening on {} (--http-listen)", config.http.listen)))?;
-    let (stopper, threads) = start_shards(&config, &mut ground, &registry, base)?;
+    let (dir, control_cores) = (&ground.data.path, ground.layout.control.clone());
+    let cleaner = cleaner::start(dir, config.log.clean_bytes_per_second, control_cores)
+        .map_err(system("starting a thread"))?;
+    let (stopper, threads) =
+        start_shards(&config, &mut ground, &registry, (base, cleaner.orders()))?;
     banner::print(&config, &ground, control.address());
     std::thread::spawn(move || watch(signals, &stopper));
     for thread in threads {
         // A panic has ended the process already.
         let _ = thread.join();
     }
+    cleaner.stop();
     control.stop();
     tracing::info!("stopped: everything that was taken is committed and acknowledged");
     Ok(())
@@ -243,7 +249,7 @@ fn start_shards(
     config: &Config,
     ground: &mut Ground,
     registry: &Registry,
-    base: Instant,
+    (base, orders): (Instant, mpsc::Sender<Order>),
 ) -> Result<(Stopper, Vec<std::thread::JoinHandle<()>>), Error> {
     let streams = options::streams(config, ground);
     let needed = options::log(config, ground, ShardId(0), &streams).segment_bytes_min();
@@ -282,6 +288,7 @@ fn start_shards(
                 segment_bytes: config.log.segment_bytes,
                 prepare: ground.prepare,
                 reserve_bytes: config.log.reserve_bytes,
+                cleaner: orders.clone(),
                 commit_delay: ground.commit_delays[shard].clone(),
             },
             spin: config.spin,

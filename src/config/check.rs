@@ -4,6 +4,7 @@
 //! here: above all, that the largest packet with its headers fits a batch, a log buffer and a
 //! segment, so that no accepted packet can ever wait for room that will not come.
 
+mod compaction;
 mod shards;
 
 use std::net::IpAddr;
@@ -288,6 +289,7 @@ impl Config {
                     "name at least one filter; [\"#\"] is every topic".to_owned(),
                 ));
             }
+            problems.extend(compaction::compaction_relations(stream, index));
             if let Some(bytes) = stream.retention_bytes
                 && bytes < self.log.segment_bytes
             {

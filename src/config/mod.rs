@@ -29,7 +29,7 @@ pub use problem::Problem;
 pub use setting::{parse_duration, show_duration, show_size};
 pub use values::{CoreSet, Prepare, Retention, Spin, TopicFilter};
 
-use crate::record::{Compression, Durability, PartitionBy, StreamName};
+use crate::record::{CleanupPolicy, Compression, Durability, PartitionBy, StreamName};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -158,6 +158,15 @@ section! {
         reserve_bytes: u64 = 256 * MIB as u64; 0..=1 << 50,
         /// Share of the file system that all streams without `retention_bytes` may take together.
         disk_share: f64 = 0.5; 0.01..=1.0,
+        /// Segments of which no more than this percentage is still needed are cleaned: what is needed
+        /// is copied, and their space comes free. 0 copies nothing: then one old record keeps every
+        /// segment behind it.
+        clean_live_max_percent: u32 = 50; 0..=90,
+        /// Bytes a second that the cleaner reads and writes at the most, in the whole engine.
+        clean_bytes_per_second: u64 = 32 * MIB as u64; 64 * KIB as u64..=1 << 40,
+        /// Keys that compaction keeps in memory at a time, some 50 bytes each, once in the engine.
+        /// More keys take more passes over the partition.
+        compact_keys_max: u32 = 1_000_000; 1..=1_000_000_000,
     }
 }
 
@@ -202,6 +211,12 @@ section! {
         /// are in order: `client` (the client id), `topic` (the MQTT topic, whichever client sends
         /// it) or `none` (no key, and the partition of the client that sends it).
         partition_by: PartitionBy = PartitionBy::Client,
+        /// What goes: `delete` (what is older or more than is kept) or `compact` (of each key all
+        /// records but the newest, whatever their age). In a compacted stream a message without
+        /// payload deletes its key: it is a tombstone.
+        cleanup_policy: CleanupPolicy = CleanupPolicy::Delete,
+        /// How long a compacted stream keeps tombstones, so that consumers see them.
+        tombstone_retention: Duration = DAY; SECOND..=3650 * DAY,
         /// Age at which records may go, or `forever`.
         retention: Retention = Retention::Age(7 * DAY);
             Retention::Age(SECOND)..=Retention::Forever,

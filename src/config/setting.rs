@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::section::Given;
-use crate::record::{Compression, Durability, PartitionBy, StreamName};
+use crate::record::{CleanupPolicy, Compression, Durability, PartitionBy, StreamName};
 
 /// A type that a key may have.
 pub trait Setting: Sized {
@@ -323,6 +323,18 @@ impl Setting for Compression {
     }
 }
 
+impl Setting for CleanupPolicy {
+    const WANT: &'static str = "\"delete\" or \"compact\"";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(text, [Self::Delete, Self::Compact], Self::name)
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(quoted(self.name()))
+    }
+}
+
 impl Setting for PartitionBy {
     const WANT: &'static str = "\"client\", \"topic\" or \"none\"";
 
@@ -459,6 +471,7 @@ mod tests {
         check::<Durability>("\"sync\"", "\"sync\" is not \"fsync\", \"write\" or \"memory\"");
         check::<Compression>("\"gzip\"", "\"gzip\" is not \"none\" or \"lz4\"");
         check::<PartitionBy>("\"key\"", "\"key\" is not \"client\", \"topic\" or \"none\"");
+        check::<CleanupPolicy>("\"keep\"", "\"keep\" is not \"delete\" or \"compact\"");
         check::<Vec<String>>("\"a\"", "\"a\" is not an array; write [ … ]");
         check::<PathBuf>("1979-05-27", "1979-05-27 is not a path");
     }

@@ -125,6 +125,18 @@ static LOG: &[Metric] = metrics! {
         |s, out| counter(s, out, |m| &m.log.disk_full_episodes);
     Counter "tidegate_log_damages_total" "Places in which readers found something else than was written."
         |s, out| counter(s, out, |m| &m.log.damages);
+    Counter "tidegate_log_moved_segments_total" "Segments that the cleaner wrote, with what it kept of others."
+        |s, out| counter(s, out, |m| &m.log.moved_segments);
+    Counter "tidegate_log_clean_read_bytes_total" "Bytes that the cleaner read."
+        |s, out| counter(s, out, |m| &m.log.clean_read_bytes);
+    Counter "tidegate_log_clean_written_bytes_total" "Bytes that the cleaner wrote."
+        |s, out| counter(s, out, |m| &m.log.clean_written_bytes);
+    Counter "tidegate_log_compacted_keys_total" "Keys that compactions looked at."
+        |s, out| counter(s, out, |m| &m.log.compacted_keys);
+    Counter "tidegate_log_compacted_records_total" "Records that compactions took out."
+        |s, out| counter(s, out, |m| &m.log.compacted_records);
+    Counter "tidegate_log_clean_failures_total" "Jobs of the cleaner that ended early; nothing is lost by it."
+        |s, out| counter(s, out, |m| &m.log.clean_failures);
     Counter "tidegate_log_cold_reads_total" "Reads from the disk for consumers."
         |s, out| counter(s, out, |m| &m.log.cold_reads);
     Counter "tidegate_log_cold_read_bytes_total" "Bytes read from the disk for consumers."

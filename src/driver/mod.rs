@@ -5,6 +5,7 @@ pub mod disk;
 pub mod disk_files;
 pub mod preflight;
 
+pub mod cleaner;
 pub mod data_dir;
 pub mod launch;
 pub mod listen;

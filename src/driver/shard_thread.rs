@@ -317,6 +317,8 @@ impl Turning {
             }
             Event::IndexWritten(key) => shard.log().on_index_written(key),
             Event::StartsSaved => shard.log().on_starts_saved(),
+            Event::Moved(moved) => shard.log().on_moved(&moved),
+            Event::Cleaned(ended) => self.on_cleaned(&ended),
         }
     }
 

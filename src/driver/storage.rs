@@ -13,6 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
@@ -21,9 +22,11 @@ use give_up::give_up;
 pub use segments::Spare;
 use segments::Spares;
 
+use super::cleaner::{News, Order};
 use super::data_dir::{index_path, log_dir, segment_path};
 use super::signal::Signal;
 use crate::config::Prepare;
+use crate::log::clean::{Ended, Moved};
 use crate::log::{Commit, FileKey, ReadRequest, Request, SegmentKey, starts};
 use crate::record::{SharedBytes, StableBytes};
 
@@ -85,6 +88,10 @@ pub enum Event {
     IndexWritten(SegmentKey),
     /// The log starts that were asked for are durable.
     StartsSaved,
+    /// A moved segment is durable.
+    Moved(Moved),
+    /// What was to be cleaned is, or not.
+    Cleaned(Ended),
 }
 
 /// What a shard's storage is told once.
@@ -102,6 +109,8 @@ pub struct Options {
     pub prepare: Prepare,
     /// Bytes of the file system left free.
     pub reserve_bytes: u64,
+    /// Where the cleaner takes jobs.
+    pub cleaner: mpsc::Sender<Order>,
     /// Tests: every commit's write is preceded by a wait.
     pub commit_delay: Option<Delay>,
 }
@@ -146,6 +155,9 @@ struct Shared {
     hurry: Cell<bool>,
     /// Files of segments that are used again.
     spares: RefCell<Spares>,
+    /// What the cleaner has to tell, and whether it is asked.
+    news: (mpsc::Sender<News>, mpsc::Receiver<News>),
+    cleaning: Cell<bool>,
     /// Tasks that have not ended.
     tasks: Cell<usize>,
     events: RefCell<Vec<Event>>,
@@ -187,6 +199,8 @@ impl Storage {
             deletions: RefCell::default(),
             deleting: Cell::default(),
             hurry: Cell::new(true),
+            news: mpsc::channel(),
+            cleaning: Cell::default(),
             tasks: Cell::default(),
             events: RefCell::default(),
             signal,
@@ -218,6 +232,17 @@ impl Storage {
     /// Moves what happened since the last call into `into`.
     pub fn take_events(&self, into: &mut Vec<Event>) {
         into.append(&mut self.shared.events.borrow_mut());
+        while self.shared.cleaning.get()
+            && let Ok(news) = self.shared.news.1.try_recv()
+        {
+            into.push(match news {
+                News::Moved(moved) => Event::Moved(moved),
+                News::Ended(ended) => {
+                    self.shared.cleaning.set(false);
+                    Event::Cleaned(ended)
+                }
+            });
+        }
     }
 
     /// An aligned buffer for a commit of at most `bytes` bytes.
@@ -282,6 +307,11 @@ impl Storage {
             }
             Request::SaveStarts(bytes) => {
                 self.shared.spawn(async move { shared.save_starts(bytes).await });
+            }
+            Request::Clean(job) => {
+                let order = Order { job: *job, tell: shared.news.0.clone() };
+                // Where the thread is gone nothing is cleaned any more, and nothing lost.
+                shared.cleaning.set(shared.options.cleaner.send(order).is_ok());
             }
             Request::Delete(key) => {
                 shared.deletions.borrow_mut().push_back(key);

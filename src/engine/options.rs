@@ -12,7 +12,9 @@ use crate::ingest::mqtt;
 use crate::log::manifest::{Manifest, ManifestStream};
 use crate::log::{self, StreamOptions};
 use crate::observe::{ShardMetrics, StreamInfo};
-use crate::record::{Compression, Durability, PartitionBy, ShardId, StreamId, StreamName};
+use crate::record::{
+    CleanupPolicy, Compression, Durability, PartitionBy, ShardId, StreamId, StreamName,
+};
 use crate::serve::kafka;
 use crate::shard;
 use crate::transform::TopicTable;
@@ -33,17 +35,26 @@ pub fn streams(config: &Config, ground: &Ground) -> Vec<StreamOptions> {
         .streams
         .iter()
         .map(|known| match config.streams.iter().find(|s| s.name == known.name) {
+            Some(stream) if stream.cleanup_policy == CleanupPolicy::Compact => StreamOptions {
+                durability: stream.durability,
+                compression: stream.compression,
+                retention_bytes: u64::MAX,
+                retention_ms: u64::MAX,
+                compaction: Some(stream.tombstone_retention.as_millis() as u64),
+            },
             Some(stream) => StreamOptions {
                 durability: stream.durability,
                 compression: stream.compression,
                 retention_bytes: stream.retention_bytes.unwrap_or(part) / u64::from(ground.shards),
                 retention_ms: retention_ms(stream.retention),
+                compaction: None,
             },
             None => StreamOptions {
                 durability: Durability::Fsync,
                 compression: Compression::None,
                 retention_bytes: part / u64::from(ground.shards),
                 retention_ms: UNNAMED_RETENTION_MS,
+                compaction: None,
             },
         })
         .collect()
@@ -166,6 +177,8 @@ pub fn log(
         read_cache_bytes: config.log.read_cache_bytes,
         read_bytes: READ_BYTES,
         segments_ahead: config.log.segments_ahead as usize,
+        clean_live_max_percent: config.log.clean_live_max_percent,
+        compact_keys_max: config.log.compact_keys_max as usize,
         streams: streams.to_vec(),
     }
 }

@@ -59,6 +59,11 @@ impl Active {
         }
     }
 
+    /// The random bits of the start, of which identities are made.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Whether everything sealed into it is durable.
     pub fn is_flushed(&self) -> bool {
         self.base_position + self.at == self.durable
@@ -186,11 +191,12 @@ impl Log {
         while let Some(first) = self.encoded.first_entry().filter(|first| first.get().written) {
             let (key, Encoded { spans, .. }) = first.remove_entry();
             self.indexes.retain(|(held, _)| *held != key);
+            self.note_stored(key, &spans);
             for span in spans {
                 let place = (StreamId(span.stream), PartitionId(span.partition));
                 if let Some(index) = self.row_index(place.0, place.1) {
                     self.rows[index].spans.push_back((key, span));
-                    self.hold(key);
+                    self.hold((key, span.stored_bytes));
                 }
             }
         }

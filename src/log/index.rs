@@ -114,6 +114,9 @@ pub struct Span {
     pub age_ms: u64,
     /// Where the entries lie in the index file; `None` while they are in memory.
     pub entries: Option<EntriesAt>,
+    /// The offset after its last batch, where a reader found that to be less than `next`; in memory
+    /// only.
+    pub reach: Option<Offset>,
 }
 
 impl Span {
@@ -192,6 +195,7 @@ impl IndexRow {
             ceiling: self.ceiling,
             age_ms,
             entries: None,
+            reach: None,
         })
     }
 }
@@ -299,6 +303,7 @@ pub fn decode_directory(file: &[u8]) -> Option<(SegmentEnd, Vec<Span>)> {
                 count: le_u32(row, 56),
                 crc: le_u32(row, 60),
             }),
+            reach: None,
         })
         .collect();
     Some((end, spans))

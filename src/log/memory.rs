@@ -38,12 +38,13 @@ impl MemoryFiles {
     }
 
     /// Segments and indexes that are there.
-    pub fn segments(&self, (generation, log): (u32, u32)) -> BTreeMap<FileKey, Vec<u8>> {
+    pub fn segments(&self) -> BTreeMap<FileKey, Vec<u8>> {
         let state = self.state.borrow();
-        let names: Vec<_> =
-            state.live.keys().filter_map(|path| path.rsplit_once('/').map(|(_, n)| n)).collect();
-        let keys = names.iter().filter_map(|name| SegmentKey::from_name(generation, log, name));
-        let files = keys.flat_map(|key| [FileKey::Segment(key), FileKey::Index(key)]);
+        let files = state
+            .live
+            .keys()
+            .filter_map(|path| key_of(path))
+            .flat_map(|key| [FileKey::Segment(key), FileKey::Index(key)]);
         let bytes = |key: FileKey| Some(state.files[*state.live.get(&key.path())?].0.clone());
         files.filter_map(|key| Some((key, bytes(key)?))).collect()
     }
@@ -77,6 +78,13 @@ impl MemoryFiles {
             }
         }
     }
+}
+
+/// The segment whose file this is.
+fn key_of(path: &str) -> Option<SegmentKey> {
+    let (dir, name) = path.rsplit_once('/')?;
+    let (generation, log) = dir.strip_prefix('g')?.split_once("/s")?;
+    SegmentKey::from_name(generation.parse().ok()?, log.parse().ok()?, name)
 }
 
 fn dir_of(path: &str) -> &str {

@@ -14,6 +14,7 @@ mod active;
 mod append;
 mod cache;
 pub mod clean;
+mod cleaning;
 mod files;
 pub mod frame;
 pub mod index;
@@ -41,7 +42,7 @@ pub use cache::FileKey;
 pub use files::Files;
 pub use partition::RESERVED_AHEAD;
 pub use read::{Bounds, Outcome, ReadRequest, TimeLookup};
-pub use retention::Needs;
+pub use retention::{Need, Needs};
 pub use segment::SegmentKey;
 pub use ticket::{Progress, Ticket};
 
@@ -80,6 +81,10 @@ pub struct Options {
     pub read_bytes: usize,
     /// Segments made ready ahead of the one that is written.
     pub segments_ahead: usize,
+    /// Segments are cleaned of which no more than this is still needed.
+    pub clean_live_max_percent: u32,
+    /// Keys that compaction keeps in memory at a time.
+    pub compact_keys_max: usize,
     /// One a stream, by [`StreamId`].
     pub streams: Vec<StreamOptions>,
 }
@@ -95,6 +100,9 @@ pub struct StreamOptions {
     pub retention_bytes: u64,
     /// How long it is kept, milliseconds of the age clock.
     pub retention_ms: u64,
+    /// Of a stream of which the newest record of each key is kept: how long tombstones stay,
+    /// milliseconds of the age clock.
+    pub compaction: Option<u64>,
 }
 
 /// What the driver must do for the log; drained by [`Log::take_requests`].
@@ -117,6 +125,9 @@ pub enum Request {
     Delete(SegmentKey),
     /// Write the log's file of log starts and answer with [`Log::on_starts_saved`].
     SaveStarts(Vec<u8>),
+    /// Run [`clean::clean`] somewhere that may block, and answer with [`Log::on_moved`] for each
+    /// moved segment and, at last, [`Log::on_cleaned`].
+    Clean(Box<clean::Job>),
 }
 
 /// The log of one shard.
@@ -147,12 +158,13 @@ pub struct Log {
     /// Full segments that wait for their index files.
     encoded: BTreeMap<SegmentKey, active::Encoded>,
     /// Every segment that this shard wrote, or has something in, and its runs of this shard.
-    held: BTreeMap<SegmentKey, usize>,
+    held: BTreeMap<SegmentKey, retention::Held>,
     /// Segments of older generations that this shard deletes when nobody needs them, by key.
     inherited: Vec<SegmentKey>,
     leaving: retention::Leaving,
     /// Runs that are needed no more, by their segments.
-    unneeded: Vec<SegmentKey>,
+    unneeded: Vec<retention::Part>,
+    cleaning: cleaning::Cleaning,
     tail: TailCache,
     cache: ReadCache,
     pending_reads: Vec<ReadRequest>,
@@ -199,6 +211,7 @@ impl Log {
             inherited: needs.owned_by(options.shard, options.shards),
             leaving: retention::Leaving::default(),
             unneeded: Vec::new(),
+            cleaning: cleaning::Cleaning::default(),
             rows,
             dirty: Vec::new(),
             waiting_bytes: 0,
@@ -224,9 +237,9 @@ impl Log {
             scratch: Vec::new(),
             options,
         };
-        let keys: Vec<_> =
-            log.rows.iter().flat_map(|row| &row.spans).map(|(key, _)| *key).collect();
-        keys.into_iter().for_each(|key| log.hold(key));
+        let runs = log.rows.iter().flat_map(|row| &row.spans).copied();
+        let parts: Vec<_> = runs.map(retention::part).collect();
+        parts.into_iter().for_each(|part| log.hold(part));
         log.ask_for_segment();
         log
     }
@@ -249,6 +262,11 @@ impl Log {
     /// Bytes of batches stored by this log since the start, by stream.
     pub fn stored_bytes(&self) -> &[u64] {
         &self.stored_bytes
+    }
+
+    /// Whether of a stream the newest record of each key is kept.
+    pub fn is_compacted(&self, stream: StreamId) -> bool {
+        self.options.streams.get(stream.index()).is_some_and(|stream| stream.compaction.is_some())
     }
 
     /// The options that it was made with.

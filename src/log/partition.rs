@@ -34,6 +34,10 @@ pub struct Row {
     pub spans: VecDeque<(SegmentKey, Span)>,
     /// Offsets that damage took, in order; in no run.
     pub holes: VecDeque<Range>,
+    /// What lies below was compacted in this run of the engine.
+    pub compacted_to: Offset,
+    /// Age clock of the oldest tombstones that compaction left.
+    pub tombstones_ms: Option<u64>,
 }
 
 impl Row {
@@ -102,6 +106,8 @@ pub fn rows(options: &Options, recovered: &Recovered) -> Vec<Row> {
                 builder: BatchBuilder::default(),
                 spans: layout.spans,
                 holes: layout.holes,
+                compacted_to: Offset(0),
+                tombstones_ms: None,
             });
         }
     }

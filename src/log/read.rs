@@ -79,7 +79,7 @@ pub enum TimeLookup {
 }
 
 /// Why bytes of a file are not at hand.
-enum Missing {
+pub(super) enum Missing {
     Pending,
     Damaged,
 }
@@ -253,14 +253,21 @@ impl Log {
         row: usize,
         from: Offset,
     ) -> Result<Option<(SegmentKey, IndexEntry)>, Missing> {
-        // Of a run of a moved segment any batch may be gone, also the last ones.
+        // Of a run of a moved segment any batch may be gone, also the last ones. Where they are is
+        // noted: were several such indexes to be read again and again, small caches would never hold
+        // them all at once.
         for at in self.rows[row].spans.partition_point(|(_, span)| span.next <= from).. {
             let Some(run) = self.rows[row].spans.get(at).copied() else { break };
+            if run.1.reach.is_some_and(|reach| reach <= from) {
+                continue;
+            }
             let Some((segment, entries)) = self.entries(row, Run::File(run))? else { continue };
             let index = entries.partition_point(|entry| entry.next() <= from);
             if let Some(entry) = entries.at(index) {
                 return Ok(Some((segment, entry)));
             }
+            let reach = index.checked_sub(1).and_then(|last| entries.at(last)).map(|e| e.next());
+            self.rows[row].spans[at].1.reach = reach;
         }
         for (segment, rows) in &self.indexes {
             let entries = &rows[row].entries;
@@ -300,7 +307,7 @@ impl Log {
     }
 
     /// Notes damage that a reader met, once a place.
-    fn damaged(&mut self, file: FileKey, at: u64) -> Missing {
+    pub(super) fn damaged(&mut self, file: FileKey, at: u64) -> Missing {
         if self.harmed.len() < HARMED_MAX && self.harmed.insert((file, at)) {
             self.found_damages.push((file, at));
         }

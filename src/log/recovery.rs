@@ -7,12 +7,12 @@
 //! error there, never other records, and can go on behind them. Deliberately absent: I/O.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::index::{self, SegmentEnd, Span};
 use super::manifest::OffsetRange;
 use super::partition::RESERVED_AHEAD;
-use super::retention::Needs;
+use super::retention::{Need, Needs};
 use super::scan::{Damage, Found, LogEnd};
 use super::segment::{PartitionOffsets, SegmentKey};
 use crate::record::{Durability, Offset, PartitionId, StreamId};
@@ -162,15 +162,24 @@ impl Recovered {
 
     /// Which segments how many of `shards` shards still need, and who deletes each.
     pub fn needs(&self, shards: u32) -> Needs {
-        let mut users: BTreeMap<SegmentKey, BTreeSet<u32>> =
-            self.segments.iter().map(|segment| (segment.key, BTreeSet::new())).collect();
+        let mut users: BTreeMap<SegmentKey, (BTreeSet<u32>, u64)> = BTreeMap::new();
         for (&(_, partition), layout) in &self.layouts {
-            for (key, _) in &layout.spans {
-                users.entry(*key).or_default().insert(partition % shards);
+            for (key, span) in &layout.spans {
+                let (shards_in_need, live_bytes) = users.entry(*key).or_default();
+                shards_in_need.insert(partition % shards);
+                *live_bytes += span.stored_bytes;
             }
         }
-        let count = |users: BTreeSet<u32>| AtomicU32::new(users.len() as u32);
-        Needs::new(users.into_iter().map(|(key, users)| (key, count(users))).collect())
+        let need = |segment: &RecoveredSegment| {
+            let (shards_in_need, live_bytes) = users.remove(&segment.key).unwrap_or_default();
+            let need = Need {
+                shards: AtomicU32::new(shards_in_need.len() as u32),
+                live_bytes: AtomicU64::new(live_bytes),
+                stored_bytes: segment.spans.iter().map(|span| span.stored_bytes).sum(),
+            };
+            (segment.key, need)
+        };
+        Needs::new(self.segments.iter().map(need).collect())
     }
 }
 

@@ -10,67 +10,122 @@
 //! shard says when it needs a segment no more, and the one shard that owns it deletes it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::clean::policy::Fill;
+use super::index::Span;
 use super::segment::SegmentKey;
 use super::{Log, Request, starts};
 use crate::record::{Offset, PartitionId, ShardId, StreamId};
+
+/// How much a segment of an older generation is still needed.
+#[derive(Debug, Default)]
+pub struct Need {
+    /// Shards that need something in it.
+    pub shards: AtomicU32,
+    /// Bytes of batches that are needed.
+    pub live_bytes: AtomicU64,
+    /// Bytes of all batches in it.
+    pub stored_bytes: u64,
+}
 
 /// Which segments of older generations are still needed, by how many shards. Made before the shards
 /// start; each shard takes itself off once a segment.
 #[derive(Debug, Default)]
 pub struct Needs {
-    counts: BTreeMap<SegmentKey, AtomicU32>,
+    needs: BTreeMap<SegmentKey, Need>,
 }
 
 impl Needs {
-    /// Counts of shards by segment.
-    pub fn new(counts: BTreeMap<SegmentKey, AtomicU32>) -> Self {
-        Self { counts }
+    /// Needs by segment.
+    pub fn new(needs: BTreeMap<SegmentKey, Need>) -> Self {
+        Self { needs }
     }
 
-    /// One shard needs `key` no more.
-    fn drop_one(&self, key: SegmentKey) {
-        if let Some(count) = self.counts.get(&key) {
+    /// One shard needs `bytes` of `key` no more, and with `all` nothing in it.
+    fn let_go(&self, key: SegmentKey, bytes: u64, all: bool) {
+        let Some(need) = self.needs.get(&key) else { return };
+        need.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if all {
             // Release: the owner, which acquires, deletes after whatever this shard did with it.
-            count.fetch_sub(1, Ordering::Release);
+            need.shards.fetch_sub(1, Ordering::Release);
         }
     }
 
     /// Whether any shard needs `key`.
     fn is_needed(&self, key: SegmentKey) -> bool {
-        // Acquire: see `drop_one`. A count that is seen late deletes late.
-        self.counts.get(&key).is_some_and(|count| count.load(Ordering::Acquire) > 0)
+        // Acquire: see `let_go`. A count that is seen late deletes late.
+        self.needs.get(&key).is_some_and(|need| need.shards.load(Ordering::Acquire) > 0)
     }
 
     /// The segments that `shard` has to delete when nobody needs them, by key.
     pub(super) fn owned_by(&self, shard: ShardId, shards: u32) -> Vec<SegmentKey> {
-        self.counts.keys().filter(|key| key.log % shards == shard.0).copied().collect()
+        self.needs.keys().filter(|key| key.log % shards == shard.0).copied().collect()
+    }
+
+    /// How full each segment is, by key; those at the front of a chain that nobody needs, which are
+    /// on their way out or gone, apart.
+    pub(super) fn fills(&self) -> impl Iterator<Item = (SegmentKey, Fill)> {
+        let mut needed = None;
+        self.needs.iter().filter_map(move |(key, need)| {
+            let chain = (key.generation, key.log, key.moved);
+            if self.is_needed(*key) {
+                needed = Some(chain);
+            }
+            let live = need.live_bytes.load(Ordering::Relaxed);
+            (needed == Some(chain)).then_some((*key, Fill { live, total: need.stored_bytes }))
+        })
     }
 }
+
+/// What this shard has in a segment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    /// Runs, and whatever else keeps it from being deleted.
+    pub count: usize,
+    /// Bytes of the runs.
+    pub live_bytes: u64,
+    /// Bytes of all batches in it, where it is one of this generation.
+    pub stored_bytes: u64,
+}
+
+/// Bytes of a run, and in which segment.
+pub type Part = (SegmentKey, u64);
 
 /// Segments that are on their way to being deleted.
 #[derive(Debug, Default)]
 pub struct Leaving {
-    /// Runs that were let go of, by their segments, whose log starts are not on their way yet.
-    pub released: Vec<SegmentKey>,
+    /// Runs that were let go of, whose log starts are not on their way yet.
+    pub released: Vec<Part>,
     /// Those whose log starts are being made durable.
-    pub saving: Option<Vec<SegmentKey>>,
+    pub saving: Option<Vec<Part>>,
 }
 
 impl Log {
     /// Counts the runs of each segment, so that it is known when nothing needs one any more.
-    pub(super) fn hold(&mut self, key: SegmentKey) {
-        *self.held.entry(key).or_default() += 1;
+    pub(super) fn hold(&mut self, (key, bytes): Part) {
+        let held = self.held.entry(key).or_default();
+        held.count += 1;
+        held.live_bytes += bytes;
+    }
+
+    /// Notes how much a segment holds, so that it is known how much of it is still needed.
+    pub(super) fn note_stored(&mut self, key: SegmentKey, spans: &[Span]) {
+        let stored_bytes = spans.iter().map(|span| span.stored_bytes).sum();
+        self.held.entry(key).or_default().stored_bytes = stored_bytes;
     }
 
     /// A run of `key` is needed no more.
-    fn unhold(&mut self, key: SegmentKey, needs: &Needs) {
-        let Some(count) = self.held.get_mut(&key) else { return };
-        *count -= 1;
-        if *count == 0 && key.generation != self.options.generation {
-            self.held.remove(&key);
-            needs.drop_one(key);
+    fn unhold(&mut self, (key, bytes): Part, needs: &Needs) {
+        let Some(held) = self.held.get_mut(&key) else { return };
+        held.count -= 1;
+        held.live_bytes -= bytes;
+        if key.generation != self.options.generation {
+            let all = held.count == 0;
+            if all {
+                self.held.remove(&key);
+            }
+            needs.let_go(key, bytes, all);
         }
     }
 
@@ -85,8 +140,8 @@ impl Log {
         for stream in 0..self.options.streams.len() {
             self.expire_stream(stream, age_ms);
         }
-        for key in std::mem::take(&mut self.unneeded) {
-            self.unhold(key, needs);
+        for part in std::mem::take(&mut self.unneeded) {
+            self.unhold(part, needs);
         }
         self.save_starts();
         self.delete_unneeded(needs);
@@ -114,7 +169,7 @@ impl Log {
                     row.spans.pop_front();
                     stored -= span.stored_bytes;
                     row.raise_start(span.next);
-                    self.leaving.released.push(key);
+                    self.leaving.released.push((key, span.stored_bytes));
                 }
             }
         }
@@ -128,7 +183,7 @@ impl Log {
         let row = &mut self.rows[row];
         row.raise_start(offset.min(row.committed.end()));
         let passed = row.spans.partition_point(|(_, span)| span.next <= row.start);
-        self.leaving.released.extend(row.spans.drain(..passed).map(|(key, _)| key));
+        self.leaving.released.extend(row.spans.drain(..passed).map(part));
         row.start
     }
 
@@ -157,11 +212,11 @@ impl Log {
         };
         let kept = indexes.iter().map(|(key, _)| *key).chain([newest]).min().unwrap_or(newest);
         let mut blocked = false;
-        held.retain(|key, count| {
+        held.retain(|key, held| {
             if key.generation != options.generation {
                 return true;
             }
-            let needed = *count > 0 || (!key.moved && (blocked || *key >= kept));
+            let needed = held.count > 0 || (!key.moved && (blocked || *key >= kept));
             blocked |= needed && !key.moved;
             if !needed {
                 requests.push(Request::Delete(*key));
@@ -180,6 +235,11 @@ impl Log {
             needed
         });
     }
+}
+
+/// A run as what is counted of it.
+pub fn part((key, span): (SegmentKey, Span)) -> Part {
+    (key, span.stored_bytes)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::clean::{Ended, Job, clean};
 use super::index::decode;
+use super::memory::MemoryFiles;
 use super::recovery::Recovered;
 use super::scan::{LogEnd, LogScan};
 use super::segment::{SegmentHeader, identity};
@@ -25,6 +27,7 @@ pub fn options() -> Options {
         compression: Compression::None,
         retention_bytes: u64::MAX,
         retention_ms: u64::MAX,
+        compaction: None,
     };
     Options {
         generation: 1,
@@ -40,6 +43,8 @@ pub fn options() -> Options {
         read_cache_bytes: 1 << 20,
         read_bytes: 4 << 10,
         segments_ahead: 1,
+        clean_live_max_percent: 0,
+        compact_keys_max: 1,
         streams: vec![stream(Durability::Fsync), stream(Durability::Write)],
     }
 }
@@ -62,6 +67,8 @@ pub struct Rig {
     pub holds: bool,
     pub held: Vec<Request>,
     pub commits: Vec<Commit>,
+    /// Jobs of the cleaner that were done.
+    pub cleaned: Vec<(Job, Ended)>,
 }
 
 impl Rig {
@@ -88,6 +95,7 @@ impl Rig {
             holds: false,
             held: Vec::new(),
             commits: Vec::new(),
+            cleaned: Vec::new(),
         };
         rig.answer();
         rig
@@ -140,6 +148,15 @@ impl Rig {
             Request::SaveStarts(bytes) => {
                 self.saved_starts = decode_starts(&bytes).expect("whole");
                 self.log.on_starts_saved();
+            }
+            Request::Clean(job) => {
+                let files = MemoryFiles::of(&self.files);
+                let mut moved = Vec::new();
+                let ended = clean(&files, &job, &mut |m| moved.push(m));
+                self.files = files.segments();
+                moved.iter().for_each(|moved| self.log.on_moved(moved));
+                self.log.on_cleaned(&ended);
+                self.cleaned.push((*job, ended));
             }
             Request::Delete(key) => {
                 self.files.remove(&FileKey::Segment(key));
@@ -225,7 +242,8 @@ impl Rig {
             .iter()
             .filter_map(|(file, bytes)| match file {
                 FileKey::Segment(key)
-                    if (key.generation, key.log) == (options.generation, options.shard.0) =>
+                    if !key.moved
+                        && (key.generation, key.log) == (options.generation, options.shard.0) =>
                 {
                     Some((*key, bytes))
                 }

@@ -87,6 +87,18 @@ pub struct LogMetrics {
     pub disk_full_episodes: Counter,
     /// Places in which readers found something else than was written.
     pub damages: Counter,
+    /// Moved segments that the cleaner wrote.
+    pub moved_segments: Counter,
+    /// Bytes that it read.
+    pub clean_read_bytes: Counter,
+    /// Bytes that it wrote.
+    pub clean_written_bytes: Counter,
+    /// Keys that compactions looked at.
+    pub compacted_keys: Counter,
+    /// Records that compactions took out.
+    pub compacted_records: Counter,
+    /// Jobs of the cleaner that ended early.
+    pub clean_failures: Counter,
     /// Fetches that read from the disk.
     pub cold_reads: Counter,
     /// Bytes read from the disk for fetches.
@@ -107,6 +119,12 @@ impl Default for LogMetrics {
             segments_ready: Gauge::new(),
             disk_full_episodes: Counter::new(),
             damages: Counter::new(),
+            moved_segments: Counter::new(),
+            clean_read_bytes: Counter::new(),
+            clean_written_bytes: Counter::new(),
+            compacted_keys: Counter::new(),
+            compacted_records: Counter::new(),
+            clean_failures: Counter::new(),
             cold_reads: Counter::new(),
             cold_read_bytes: Counter::new(),
         }

@@ -76,6 +76,26 @@ impl Compression {
     }
 }
 
+/// What goes of a stream, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CleanupPolicy {
+    /// What is too old or too much.
+    #[default]
+    Delete,
+    /// Of each key all records but the newest.
+    Compact,
+}
+
+impl CleanupPolicy {
+    /// The name used in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Compact => "compact",
+        }
+    }
+}
+
 /// What a record's key is, and so what partitions it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PartitionBy {

@@ -33,10 +33,11 @@ impl<'a> Message<'a> {
     }
 
     /// The record in a stream that is partitioned by `by`. Its key is what partitions it; the client
-    /// identifier is a header where it is not the key.
+    /// identifier is a header where it is not the key. Where the stream is `compacted` an empty
+    /// payload deletes the key.
     pub fn record(
         &self,
-        by: PartitionBy,
+        (by, compacted): (PartitionBy, bool),
         timestamp_ms: i64,
     ) -> RecordParts<'a, impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone> {
         let digit = |number: u8| -> &'static [u8] {
@@ -57,7 +58,7 @@ impl<'a> Message<'a> {
                 PartitionBy::Topic => Some(self.topic),
                 PartitionBy::None => None,
             },
-            value: Some(self.payload),
+            value: (!compacted || !self.payload.is_empty()).then_some(self.payload),
             timestamp_ms,
             headers: fixed.into_iter().chain(client).chain(content_type).chain(user),
         }

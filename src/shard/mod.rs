@@ -424,9 +424,13 @@ impl Shard {
         self.acknowledge();
     }
 
-    /// Lets go of what retention no longer keeps.
+    /// Lets go of what retention no longer keeps, and has cleaned what is worth it.
     pub fn expire(&mut self, needs: &Needs) {
-        self.core.log.expire(self.core.clock.age_ms, needs);
+        let clock = self.core.clock;
+        self.core.log.expire(clock.age_ms, needs);
+        if !self.core.stopping {
+            self.core.log.clean(clock.wall_ms, clock.age_ms, needs);
+        }
         self.core.publish_log();
     }
 

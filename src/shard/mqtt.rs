@@ -58,7 +58,8 @@ impl Core {
         let taken = lanes.arriving.take_arrived(log, |log, crossing| {
             let (stream, partition) = crossing.place();
             crossing.look(|message| {
-                let record = message.record(options.partition_by[stream.index()], clock.wall_ms);
+                let keying = (options.partition_by[stream.index()], log.is_compacted(stream));
+                let record = message.record(keying, clock.wall_ms);
                 let bytes = Log::price(record.parts_bytes_max()) as u64;
                 // The room that was kept for it.
                 let kept = log.kept_room();
@@ -322,7 +323,8 @@ impl Core {
         let (mut here_bytes, mut here, mut crosses) = (0, 0, false);
         for &stream in streams {
             let by = self.options.partition_by[stream.index()];
-            let bytes = message.record(by, wall_ms).parts_bytes_max();
+            let compacted = self.log.is_compacted(stream);
+            let bytes = message.record((by, compacted), wall_ms).parts_bytes_max();
             let owner = from.partition_in(by, &message, self.options.partitions);
             let owner = owner.owner(self.options.shards);
             if owner == self.options.shard {
@@ -350,7 +352,7 @@ impl Core {
             let by = self.options.partition_by[stream.index()];
             let partition = from.partition_in(by, &message, self.options.partitions);
             let owner = partition.owner(self.options.shards);
-            let record = message.record(by, wall_ms);
+            let record = message.record((by, self.log.is_compacted(stream)), wall_ms);
             if owner == self.options.shard {
                 let appended = self.log.append(stream, partition, &record);
                 ticket = ticket.and(appended.map_err(|_| Pass::Held(WaitFor::Log))?);

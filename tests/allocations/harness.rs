@@ -55,6 +55,7 @@ impl Setup {
             compression,
             retention_bytes: u64::MAX,
             retention_ms: u64::MAX,
+            compaction: None,
         };
         let options = log::Options {
             generation: 1,
@@ -70,6 +71,8 @@ impl Setup {
             read_cache_bytes: MIB,
             read_bytes: MIB / 4,
             segments_ahead: 1,
+            clean_live_max_percent: 0,
+            compact_keys_max: 1,
             streams: self.streams.iter().map(stream).collect(),
         };
         let durabilities: Vec<_> = self.streams.iter().map(|stream| stream.1).collect();
@@ -257,7 +260,9 @@ impl Rig {
                     log::Request::MakeSegment(key) => log.on_segment_ready(key),
                     log::Request::WriteIndex { key, .. } => log.on_index_written(key),
                     log::Request::Read(read) => panic!("read from disk: {read:?}"),
-                    log::Request::Delete(_) | log::Request::SaveStarts(_) => {
+                    log::Request::Delete(_)
+                    | log::Request::SaveStarts(_)
+                    | log::Request::Clean(_) => {
                         panic!("nothing expires")
                     }
                 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use tidegate::log::clean::{Job, Tally, clean};
 use tidegate::log::recovery::Recovered;
 use tidegate::log::segment::log_dir;
 use tidegate::log::start::{self, StreamWanted, Wanted};
@@ -23,6 +24,8 @@ pub struct Setup {
     pub read_cache_bytes: usize,
     pub read_bytes: usize,
     pub segments_ahead: usize,
+    pub clean_live_max_percent: u32,
+    pub compact_keys_max: usize,
     /// Segments are made empty and grow, instead of being filled with zeros.
     pub appending: bool,
     /// Offsets reserved at a start instead of the log's own number, so that they run out.
@@ -46,6 +49,8 @@ impl Setup {
             read_cache_bytes: self.read_cache_bytes,
             read_bytes: self.read_bytes,
             segments_ahead: self.segments_ahead,
+            clean_live_max_percent: self.clean_live_max_percent,
+            compact_keys_max: self.compact_keys_max,
             streams: self.streams.clone(),
         }
     }
@@ -77,6 +82,8 @@ pub struct Engine {
     generation: u32,
     /// What the last start lost to damage.
     pub lost: usize,
+    /// What the cleaner did.
+    pub cleaned: Tally,
 }
 
 /// Why a recovery did not end.
@@ -99,6 +106,7 @@ impl Engine {
             age_ms: 0,
             generation: 0,
             lost: 0,
+            cleaned: Tally::default(),
         }
     }
 
@@ -185,6 +193,10 @@ impl Engine {
             return false;
         }
         let request = outstanding.remove(choices[pick % choices.len()]);
+        if let Request::Clean(job) = request {
+            self.clean(shard, &job);
+            return true;
+        }
         let log = &mut self.shards[shard].log;
         match request {
             Request::Read(read) => {
@@ -208,6 +220,7 @@ impl Engine {
                 self.disk.replace(&format!("{dir}/starts"), &bytes);
                 log.on_starts_saved();
             }
+            Request::Clean(_) => unreachable!("see above"),
             Request::Delete(key) => {
                 assert!(self.disk.exists(&key.path()), "deleted twice");
                 self.disk.delete(&key.path());
@@ -215,6 +228,27 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// The cleaner does a job to its end.
+    fn clean(&mut self, shard: usize, job: &Job) {
+        let files =
+            Attempt { disk: RefCell::new(std::mem::take(&mut self.disk)), left: Cell::new(None) };
+        let log = &mut self.shards[shard].log;
+        let ended = clean(&files, job, &mut |moved| log.on_moved(&moved));
+        self.disk = files.disk.into_inner();
+        assert!(ended.failed.is_none(), "{:?}", ended.failed);
+        log.on_cleaned(&ended);
+        self.cleaned.segments += ended.tally.segments;
+        self.cleaned.removed += ended.tally.removed;
+    }
+
+    /// The process ends while the cleaner is at a job.
+    fn clean_in_part(disk: &mut Disk, job: &Job) {
+        let left = Cell::new(Some(disk.random.below(40)));
+        let files = Attempt { disk: RefCell::new(std::mem::take(disk)), left };
+        clean(&files, job, &mut |_| ());
+        *disk = files.disk.into_inner();
     }
 
     /// Goes on until nothing waits and nothing is under way.
@@ -272,6 +306,9 @@ impl Engine {
                     Request::MakeSegment(key) if disk.random.one_in(2) => {
                         let bytes = disk.random.below(setup.segment_bytes as usize / 512) * 512;
                         disk.begin_to_make(&key.path(), bytes);
+                    }
+                    Request::Clean(job) if !disk.random.one_in(4) => {
+                        Self::clean_in_part(disk, &job);
                     }
                     Request::Delete(key) if deletions > 0 => {
                         deletions -= 1;

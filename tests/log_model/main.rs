@@ -7,8 +7,11 @@ mod disk;
 mod engine;
 mod model;
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use tidegate::log::clean::Tally;
 use tidegate::log::{Request, StreamOptions};
 use tidegate::record::{Compression, Durability};
 
@@ -47,6 +50,7 @@ enum Op {
         ago_ms: i64,
     },
     Expire,
+    Clean,
     /// Both clocks go on; the wall clock may step, backwards too.
     Time {
         passed_ms: u64,
@@ -100,6 +104,7 @@ fn ops() -> impl Strategy<Value = Op> {
             |((stream, partition), ago_ms)| Op::FindTime { stream, partition, ago_ms }
         ),
         2 => Just(Op::Expire),
+        3 => Just(Op::Clean),
         4 => (0..5_000_u64, prop_oneof![3 => Just(0), 1 => -9_000..9_000_i64])
             .prop_map(|(passed_ms, step_ms)| Op::Time { passed_ms, step_ms }),
         1 => any::<bool>().prop_map(Op::DiskFull),
@@ -113,13 +118,19 @@ fn streams() -> impl Strategy<Value = Vec<StreamOptions>> {
     let compression = prop_oneof![Just(Compression::None), Just(Compression::Lz4)];
     let retention_bytes = prop_oneof![3 => Just(u64::MAX), 1 => 0..300_000_u64];
     let retention_ms = prop_oneof![2 => Just(u64::MAX), 1 => 0..20_000_u64];
+    let compaction = prop_oneof![2 => Just(None), 1 => (0..20_000_u64).prop_map(Some)];
+    let retention = (retention_bytes, retention_ms, compaction).prop_map(|kept| match kept {
+        (_, _, Some(tombstones_ms)) => (u64::MAX, u64::MAX, Some(tombstones_ms)),
+        other => other,
+    });
     let one = move |durability| {
-        (compression.clone(), retention_bytes.clone(), retention_ms.clone()).prop_map(
-            move |(compression, retention_bytes, retention_ms)| StreamOptions {
+        (compression.clone(), retention.clone()).prop_map(
+            move |(compression, (retention_bytes, retention_ms, compaction))| StreamOptions {
                 durability,
                 compression,
                 retention_bytes,
                 retention_ms,
+                compaction,
             },
         )
     };
@@ -142,9 +153,10 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop_oneof![Just(0_usize), 0..200_000_usize],
         prop_oneof![Just(512_usize), Just(16_384)],
     );
+    let cleaning = (prop_oneof![Just(0_u32), Just(50), Just(90)], 1..40_usize);
     let reserved = prop_oneof![2 => Just(None), 1 => (1..40_u64).prop_map(Some)];
-    (sizes, caches, any::<bool>(), reserved, streams()).prop_map(
-        |(sizes, caches, appending, reserved, streams)| {
+    (sizes, caches, any::<bool>(), reserved, streams(), cleaning).prop_map(
+        |(sizes, caches, appending, reserved, streams, cleaning)| {
             let (partitions, block, buffer_bytes, spare, batch_bytes_max, segments_ahead) = sizes;
             let (tail_cache_bytes, read_cache_bytes, read_bytes) = caches;
             let mut setup = Setup {
@@ -157,6 +169,8 @@ fn setup() -> impl Strategy<Value = Setup> {
                 read_cache_bytes,
                 read_bytes,
                 segments_ahead,
+                clean_live_max_percent: cleaning.0,
+                compact_keys_max: cleaning.1,
                 appending,
                 reserved,
                 streams,
@@ -217,6 +231,7 @@ fn apply(engine: &mut Engine, model: &mut Model, op: &Op) {
             model.observe(engine);
             model.expire(engine);
         }
+        Op::Clean => model.clean(engine),
         Op::Time { passed_ms, step_ms } => {
             engine.age_ms += passed_ms;
             engine.wall_ms += passed_ms as i64 + step_ms;
@@ -262,7 +277,8 @@ fn restart(engine: &mut Engine, model: &mut Model, end: End, shards: u32, interr
     model.restarted(engine, end);
 }
 
-fn run(setup: Setup, shards: u32, seed: u64, ops: &[Op]) {
+/// Returns what the cleaner did.
+fn run(setup: Setup, shards: u32, seed: u64, ops: &[Op]) -> Tally {
     let mut model = Model::new(setup.streams.len(), setup.partitions);
     let mut engine = Engine::new(setup, seed);
     engine.start(shards, None).expect("an empty directory");
@@ -272,7 +288,9 @@ fn run(setup: Setup, shards: u32, seed: u64, ops: &[Op]) {
     engine.settle();
     model.observe(&mut engine);
     model.read_all(&mut engine, 10_000);
+    model.check_compacted(&mut engine);
     restart(&mut engine, &mut model, End::PowerLoss, shards, &[]);
+    engine.cleaned
 }
 
 /// A disk that does what it says, and then one sector that is not what was written.
@@ -338,6 +356,7 @@ fn harm_is_never_taken_for_a_torn_tail() {
             stream.durability = Durability::Fsync;
             stream.retention_bytes = u64::MAX;
             stream.retention_ms = u64::MAX;
+            stream.compaction = None;
         }
         setup
     });
@@ -370,6 +389,7 @@ fn padding_that_was_never_written_is_made_up_for() {
         compression: Compression::None,
         retention_bytes: u64::MAX,
         retention_ms: u64::MAX,
+        compaction: None,
     };
     let mut setup = Setup {
         partitions: 4,
@@ -381,6 +401,8 @@ fn padding_that_was_never_written_is_made_up_for() {
         read_cache_bytes: 0,
         read_bytes: 16_384,
         segments_ahead: 1,
+        clean_live_max_percent: 0,
+        compact_keys_max: 1,
         appending: true,
         reserved: None,
         streams: vec![stream],
@@ -403,4 +425,55 @@ fn padding_that_was_never_written_is_made_up_for() {
         assert!(engine.disk.files().contains(&(path.clone(), bytes)), "whole blocks");
         engine.crash(false);
     }
+}
+
+/// Histories in which the cleaner has much to do: few keys, small segments, streams that are kept
+/// for different times; and crashes between any two steps of it.
+#[test]
+fn what_is_cleaned_is_neither_lost_nor_doubled() {
+    let shard = 0..4_usize;
+    let restart = (prop_oneof![Just(End::Killed), Just(End::PowerLoss)], 1..=4_u32)
+        .prop_map(|(end, shards)| Op::Restart { end, shards, interruptions: vec![] });
+    let size = prop_oneof![1 => 0..300_usize, 2 => 300..3_000_usize];
+    let append = (0..3_usize, 0..2_u32, size, 1..12_usize, any::<u64>()).prop_map(
+        |(stream, partition, bytes, count, seed)| Op::Append {
+            stream,
+            partition,
+            bytes,
+            count,
+            seed,
+        },
+    );
+    let ops = prop_oneof![
+        20 => append,
+        20 => Just(Op::Commit),
+        12 => (shard, 0..8_usize).prop_map(|(shard, pick)| Op::Answer { shard, pick }),
+        6 => Just(Op::Expire),
+        12 => Just(Op::Clean),
+        4 => Just(Op::Settle),
+        6 => (0..5_000_u64).prop_map(|passed_ms| Op::Time { passed_ms, step_ms: 0 }),
+        1 => restart,
+    ];
+    let setup = setup().prop_map(|mut setup| {
+        (setup.buffer_bytes, setup.clean_live_max_percent) = (9_000, 90);
+        setup.segment_bytes = setup.options(1, 0, 1).segment_bytes_min().next_multiple_of(4096);
+        (setup.streams[0].compaction, setup.streams[1].compaction) = (Some(3_000), None);
+        for (stream, ms) in setup.streams.iter_mut().zip([u64::MAX, 2_000, 20_000]) {
+            stream.retention_bytes = u64::MAX;
+            stream.retention_ms = if stream.compaction.is_some() { u64::MAX } else { ms };
+        }
+        setup
+    });
+    let case = (setup, 1..=2_u32, any::<u64>(), prop::collection::vec(ops, 100..500));
+    let (moved, removed) = (Cell::new(0), Cell::new(0));
+    runner()
+        .run(&case, |(setup, shards, seed, ops)| {
+            let cleaned = run(setup, shards, seed, &ops);
+            moved.set(moved.get() + cleaned.segments);
+            removed.set(removed.get() + cleaned.removed);
+            Ok(())
+        })
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(moved.get() > 0 && removed.get() > 0, "nothing was cleaned");
+    println!("{} moved segments, {} records compacted away", moved.get(), removed.get());
 }

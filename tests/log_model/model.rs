@@ -12,7 +12,7 @@ use crate::engine::Engine;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     key: Option<Vec<u8>>,
-    value: Vec<u8>,
+    value: Option<Vec<u8>>,
     timestamp_ms: i64,
 }
 
@@ -60,7 +60,9 @@ pub fn make_record(seed: u64, bytes: usize, timestamp_ms: i64) -> Record {
     } else {
         b"temperature=21.5;".iter().copied().cycle().take(bytes).collect()
     };
-    let key = (!random.one_in(4)).then(|| format!("device-{}", random.below(1000)).into_bytes());
+    let keys = [3, 20, 1000][random.below(3)];
+    let key = (!random.one_in(4)).then(|| format!("device-{}", random.below(keys)).into_bytes());
+    let value = (key.is_none() || !random.one_in(5)).then_some(value);
     Record { key, value, timestamp_ms }
 }
 
@@ -81,7 +83,7 @@ impl Model {
         let headers: [(&[u8], &[u8]); 2] = [(b"mqtt.topic", topic.as_bytes()), (b"mqtt.qos", b"1")];
         let parts = RecordParts {
             key: record.key.as_deref(),
-            value: Some(&record.value),
+            value: record.value.as_deref(),
             timestamp_ms: record.timestamp_ms,
             headers: headers.iter().copied(),
         };
@@ -134,6 +136,18 @@ impl Model {
         }
     }
 
+    /// Whether compaction may have taken what was appended at `offset`. Loosely: see
+    /// [`check_newest`].
+    fn may_be_gone(&self, engine: &Engine, place: (usize, u32), offset: u64) -> bool {
+        let row = &self.rows[&place];
+        let record = &row.records[&offset].record;
+        let Some(retention_ms) = engine.setup.streams[place.0].compaction else { return false };
+        let newer = |(_, other): (&u64, &Appended)| other.record.key == record.key;
+        record.key.is_some()
+            && (is_old_tombstone(&row.records[&offset], engine.age_ms, retention_ms)
+                || row.records.range(offset + 1..row.visible_end).any(newer))
+    }
+
     /// Reads from `from` on, at most `bytes_max` bytes, and compares. Returns the next offset.
     pub fn read(
         &self,
@@ -145,13 +159,16 @@ impl Model {
         let row = &self.rows[&place];
         let (stream, partition) = Engine::place(place.0, place.1);
         let mut batches: Vec<Vec<u8>> = Vec::new();
+        let mut behind = None;
         let shard = (place.1 as usize) % engine.shards.len();
         for turn in 0.. {
             assert!(turn < 20, "a read never ends");
             let take = |batch: &[u8]| batches.push(batch.to_vec());
             let log = engine.log(place.1);
             match log.read((stream, partition), Offset(from), bytes_max, true, take) {
-                Outcome::Data(bytes, _) => {
+                Outcome::Data(bytes, next) => {
+                    assert!(next.0 > from, "a read goes on");
+                    behind = Some(next.0);
                     assert_eq!(bytes, batches.iter().map(Vec::len).sum::<usize>());
                     assert!(bytes <= bytes_max || batches.len() == 1);
                     break;
@@ -171,31 +188,34 @@ impl Model {
         }
         assert!(from >= row.start && from <= row.next);
         let mut expected = row.records.range(from..row.visible_end.max(from));
-        let mut last = None;
         for batch in &batches {
             let header = BatchHeader::read(batch).expect("a batch");
             assert!(header.crc_holds(batch));
             let whole = for_each_record(batch, &mut Vec::new(), |view| {
                 if view.offset.0 >= from {
-                    let (offset, appended) = expected.next().expect("nothing beyond the end");
+                    let (offset, appended) = loop {
+                        let next = expected.next().expect("nothing beyond the end");
+                        if *next.0 == view.offset.0 || !self.may_be_gone(engine, place, *next.0) {
+                            break next;
+                        }
+                    };
                     let found = Record {
                         key: view.key.map(<[u8]>::to_vec),
-                        value: view.value.expect("no tombstones").to_vec(),
+                        value: view.value.map(<[u8]>::to_vec),
                         timestamp_ms: view.timestamp_ms,
                     };
                     assert_eq!(*offset, view.offset.0, "{place:?} read from {from}");
                     assert!(found == appended.record, "{place:?} at {offset} is another record");
                     assert_eq!(view.headers().count(), 2);
-                    last = Some(*offset);
                 }
                 true
             });
             whole.expect("records of a batch");
         }
-        if last.is_none() {
-            assert_eq!(expected.next().map(|(offset, _)| offset), None, "{place:?} from {from}");
-        }
-        last.map(|last| last + 1)
+        let mut passed = expected.take_while(|(offset, _)| behind.is_none_or(|end| **offset < end));
+        let missing = passed.find(|(offset, _)| !self.may_be_gone(engine, place, **offset));
+        assert_eq!(missing.map(|(offset, _)| offset), None, "{place:?} from {from}");
+        behind
     }
 
     /// Reads everything, from the log start to the end.
@@ -227,11 +247,12 @@ impl Model {
 
     pub fn find_time(&self, engine: &mut Engine, place: (usize, u32), timestamp_ms: i64) {
         let row = &self.rows[&place];
-        let expected = row
+        let expected: Vec<_> = row
             .records
             .range(row.start..row.visible_end.max(row.start))
-            .find(|(_, appended)| appended.record.timestamp_ms >= timestamp_ms)
-            .map(|(offset, appended)| (*offset, appended.record.timestamp_ms));
+            .filter(|(_, appended)| appended.record.timestamp_ms >= timestamp_ms)
+            .map(|(offset, appended)| (*offset, appended.record.timestamp_ms))
+            .collect();
         let (stream, partition) = Engine::place(place.0, place.1);
         let shard = (place.1 as usize) % engine.shards.len();
         for turn in 0.. {
@@ -246,7 +267,11 @@ impl Model {
                     continue;
                 }
             };
-            assert_eq!(found, expected, "{place:?} at time {timestamp_ms}");
+            let gone = |offset| self.may_be_gone(engine, place, offset);
+            let passed = expected.iter().take_while(|late| found != Some(**late));
+            let passed: Vec<_> = passed.filter(|(offset, _)| !gone(*offset)).collect();
+            assert!(passed.is_empty(), "{place:?} at time {timestamp_ms}: not {passed:?}");
+            assert!(found.is_none_or(|found| expected.contains(&found)));
             break;
         }
     }
@@ -271,6 +296,26 @@ impl Model {
         }
     }
 
+    /// Has cleaned what is worth it.
+    pub fn clean(&mut self, engine: &mut Engine) {
+        let (wall_ms, age_ms) = (engine.wall_ms, engine.age_ms);
+        for shard in 0..engine.shards.len() {
+            engine.shards[shard].log.clean(wall_ms, age_ms, &engine.needs);
+        }
+    }
+
+    /// Of each compacted partition the newest record of each key can be read.
+    pub fn check_compacted(&self, engine: &mut Engine) {
+        for place in self.places() {
+            if let Some(retention_ms) = engine.setup.streams[place.0].compaction {
+                let found = offsets_of(engine, place);
+                let row = &self.rows[&place];
+                let there = row.records.range(row.start..row.visible_end.max(row.start));
+                check_newest(there, &found, engine.age_ms, retention_ms);
+            }
+        }
+    }
+
     /// After a restart: what must be there is there, and what is there is what was appended.
     pub fn restarted(&mut self, engine: &mut Engine, end: End) {
         for place in self.places() {
@@ -287,9 +332,17 @@ impl Model {
                 assert_eq!(next, row.next, "{place:?}: a clean stop wastes no offsets");
             }
             let first = found.first().copied().unwrap_or(next);
-            assert_eq!(first, start, "{place:?}: the log start is the first that is there");
+            let mut at = row.start.max(start);
+            if let Some(retention_ms) = engine.setup.streams[place.0].compaction {
+                // What a crash took are the last ones.
+                let end = found.last().map_or(at, |last| last + 1).max(at);
+                check_newest(row.records.range(at..end), &found, engine.age_ms, retention_ms);
+                (at, _) = (end, assert!(first >= start));
+            } else {
+                assert_eq!(first, start, "{place:?}: the log start is the first that is there");
+            }
             let mut lost_from = None;
-            for (&offset, appended) in row.records.range(row.start.max(start)..) {
+            for (&offset, appended) in row.records.range(at..) {
                 let there = found.binary_search(&offset).is_ok();
                 let promised = end == End::Clean
                     || durability == Durability::Fsync
@@ -326,7 +379,7 @@ impl Model {
             let mut found = BTreeMap::new();
             let damaged = read_through(engine, place, |batch| {
                 let whole = for_each_record(batch, &mut Vec::new(), |view| {
-                    let value = view.value.expect("no tombstones").to_vec();
+                    let value = view.value.map(<[u8]>::to_vec);
                     assert!(found.insert(view.offset.0, value).is_none(), "once");
                     true
                 });
@@ -342,6 +395,37 @@ impl Model {
             }
         }
         missing
+    }
+}
+
+/// Whether it is a tombstone whose time is over.
+fn is_old_tombstone(appended: &Appended, age_ms: u64, retention_ms: u64) -> bool {
+    let is_tombstone = appended.record.key.is_some() && appended.record.value.is_none();
+    is_tombstone && age_ms - appended.age_ms > retention_ms
+}
+
+/// Of each key the newest record is there, or it was a tombstone whose time is over: then there is
+/// nothing older either. What has no key is there.
+fn check_newest<'a>(
+    records: impl Iterator<Item = (&'a u64, &'a Appended)>,
+    found: &[u64],
+    age_ms: u64,
+    retention_ms: u64,
+) {
+    let mut keys: BTreeMap<&[u8], Vec<(u64, &Appended)>> = BTreeMap::new();
+    for (&offset, appended) in records {
+        match &appended.record.key {
+            Some(key) => keys.entry(key).or_default().push((offset, appended)),
+            None => assert!(found.binary_search(&offset).is_ok(), "{offset} has no key"),
+        }
+    }
+    for records in keys.values() {
+        let (newest, appended) = *records.last().expect("has one");
+        if found.binary_search(&newest).is_err() {
+            assert!(is_old_tombstone(appended, age_ms, retention_ms), "lost the newest, {newest}");
+            let back = records.iter().find(|(offset, _)| found.binary_search(offset).is_ok());
+            assert!(back.is_none(), "{:?} came back", back.map(|(offset, _)| offset));
+        }
     }
 }
 

@@ -102,6 +102,7 @@ impl<'a> Shard<'a> {
             compression,
             retention_bytes: u64::MAX,
             retention_ms: u64::MAX,
+            compaction: None,
         };
         let options = Options {
             generation: data.manifest.current.generation,
@@ -117,6 +118,8 @@ impl<'a> Shard<'a> {
             read_cache_bytes: 0,
             read_bytes: 4 << 10,
             segments_ahead: 1,
+            clean_live_max_percent: 0,
+            compact_keys_max: 1,
             streams: vec![stream(PLAIN, Compression::None), stream(PACKED, Compression::Lz4)],
         };
         let mut shard = Self {

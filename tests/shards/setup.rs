@@ -173,6 +173,7 @@ impl Setup {
             compression: stream.compression,
             retention_bytes,
             retention_ms,
+            compaction: None,
         };
         let mut options = log::Options {
             generation: begun.generation,
@@ -188,6 +189,8 @@ impl Setup {
             read_cache_bytes: self.log_buffer_bytes(),
             read_bytes: 4 * BLOCK,
             segments_ahead: 1,
+            clean_live_max_percent: 0,
+            compact_keys_max: 1,
             streams: self.streams.iter().map(stream).collect(),
         };
         options.segment_bytes = options.segment_bytes_min() * self.segment_factor;

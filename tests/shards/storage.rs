@@ -161,6 +161,7 @@ impl Storage {
                 self.tasks.push(Task::Index { key, bytes, step: 0 });
             }
             Request::SaveStarts(bytes) => self.tasks.push(Task::Starts { bytes, step: 0 }),
+            Request::Clean(job) => panic!("nothing is cleaned here yet: {job:?}"),
             Request::Delete(key) => {
                 self.deletions.push_back(key);
                 if self.deletions.len() == 1 {

@@ -1,9 +1,11 @@
 //! What a shard's thread does now and then: publishing, retention, and saying loudly what the
 //! operator must know.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::{EXPIRE_EVERY, Turning};
+use crate::log::clean::{Ended, Error};
 use crate::observe::ShardState;
 
 /// How often quantiles and the lanes' state are published.
@@ -40,6 +42,32 @@ impl Turning {
                  records get CORRUPT_MESSAGE and can go on behind them (tidegate log verify)"
             );
         }
+    }
+
+    /// Counts and tells what the cleaner did, and lets the log go on from there.
+    pub(super) fn on_cleaned(&mut self, ended: &Ended) {
+        let metrics = &self.thread.shard.metrics().log;
+        let tally = &ended.tally;
+        metrics.moved_segments.add(tally.segments);
+        metrics.clean_read_bytes.add(tally.read_bytes);
+        metrics.clean_written_bytes.add(tally.written_bytes);
+        metrics.compacted_keys.add(tally.keys);
+        metrics.compacted_records.add(tally.removed);
+        match &ended.failed {
+            Some((Error::Io { cause, .. }, _)) if cause.kind() == ErrorKind::Interrupted => {}
+            Some((error, _)) => {
+                metrics.clean_failures.increment();
+                tracing::warn!("cleaning ended early, nothing is lost by it: {error}");
+            }
+            None => tracing::info!(
+                "cleaned: {} KiB read, {} KiB written to {} moved segments, {} records compacted away",
+                tally.read_bytes >> 10,
+                tally.written_bytes >> 10,
+                tally.segments,
+                tally.removed
+            ),
+        }
+        self.thread.shard.log().on_cleaned(ended);
     }
 
     /// Says loudly when publishers are held back because the disk is full, and when that is over.

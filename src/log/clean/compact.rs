@@ -240,13 +240,14 @@ impl Reader<'_, '_> {
 }
 
 /// What is written again: runs of which something goes. Neighbours become one where that costs no
-/// tombstone its age, so that what is left of many segments does not stay many runs.
+/// tombstone its age, so that what is left of many segments does not stay many runs; so do those of
+/// which nothing was left before.
 pub fn parts(job: &Job, dead: &Dead, compaction: Compaction) -> Vec<Part> {
     let old = |age_ms| job.age_ms.saturating_sub(age_ms) > compaction.tombstone_retention_ms;
     let mut parts: Vec<(Part, u64)> = Vec::new();
     for (number, &run) in job.runs.iter().enumerate() {
         let numbers = dead.runs[number];
-        if numbers.dead == 0 {
+        if numbers.dead == 0 && numbers.count > 0 {
             continue;
         }
         let (part, left) = (Part::of(number, run), numbers.count - numbers.dead);
@@ -271,5 +272,7 @@ pub fn parts(job: &Job, dead: &Dead, compaction: Compaction) -> Vec<Part> {
             parts.push((part, left));
         }
     }
-    parts.into_iter().map(|(part, _)| part).collect()
+    // Runs of which nothing was left alone need not be written again.
+    let changes = |part: &Part| part.runs.iter().any(|(number, _)| dead.runs[*number].dead > 0);
+    parts.into_iter().map(|(part, _)| part).filter(changes).collect()
 }

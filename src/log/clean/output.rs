@@ -90,12 +90,15 @@ impl<'a> Output<'a> {
 
     /// Begins a range; its batches follow. Returns its row.
     pub fn begin_range(&mut self, part: &Part) -> usize {
-        let (stream, partition, ceiling) =
-            part.runs.iter().fold((0, 0, Offset(0)), |(_, _, ceiling), (_, (_, span))| {
-                (span.stream, span.partition, ceiling.max(span.ceiling))
-            });
-        let range = Some(part.range);
-        self.rows.push(IndexRow { stream, partition, ceiling, range, entries: Vec::new() });
+        let (_, (_, span)) = part.runs[0];
+        self.rows.push(IndexRow {
+            stream: span.stream,
+            partition: span.partition,
+            // Reservations stay with the chain: its newest header has them all.
+            ceiling: Offset(0),
+            range: Some(part.range),
+            entries: Vec::new(),
+        });
         self.entries.push((self.rows.len() - 1, Entry::Range));
         self.frame_bytes += ENTRY_HEADER_BYTES + 24;
         self.rows.len() - 1
@@ -183,6 +186,8 @@ impl<'a> Output<'a> {
             wall_ms: self.job.wall_ms,
             age_ms: self.job.age_ms,
         };
+        // As a start would find them that had to look through the segment.
+        self.rows.sort_by_key(|row| (row.stream, row.partition));
         let (bytes, spans) = index::encode(&end, &self.rows, self.job.block);
         let (segment, index) = (self.aside(), self.index_aside());
         let files = self.files;

@@ -10,7 +10,7 @@
 pub struct Fill {
     /// Bytes of batches that are still needed.
     pub live: u64,
-    /// Bytes of the file.
+    /// Bytes of all batches that it was written with.
     pub total: u64,
 }
 
