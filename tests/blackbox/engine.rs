@@ -223,8 +223,7 @@ pub struct Engine {
 impl Engine {
     pub fn await_ready(&mut self) {
         wait_until("the engine to be ready", || {
-            if let Some(status) = self.child.try_wait().expect("the engine's state") {
-                self.ended = true;
+            if let Some(status) = self.exited() {
                 panic!("the engine ended before it was ready, {status}:\n{}", self.said());
             }
             (self.get("/readyz").ok()?.0 == 200).then_some(())
@@ -255,17 +254,21 @@ impl Engine {
 
     /// It has not ended by itself.
     pub fn assert_running(&mut self) {
-        if let Some(status) = self.child.try_wait().expect("the engine's state") {
-            self.ended = true;
+        if let Some(status) = self.exited() {
             panic!("the engine ended by itself, {status}:\n{}", self.said());
         }
     }
 
-    pub fn await_exit(&mut self) -> ExitStatus {
-        let status = poll(DEADLINE, || self.child.try_wait().expect("the engine's state"));
-        let status = status.unwrap_or_else(|| panic!("the engine does not end:\n{}", self.said()));
-        self.ended = true;
+    /// How it ended, if it has.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        let status = self.child.try_wait().expect("the engine's state");
+        self.ended |= status.is_some();
         status
+    }
+
+    pub fn await_exit(&mut self) -> ExitStatus {
+        let status = poll(DEADLINE, || self.exited());
+        status.unwrap_or_else(|| panic!("the engine does not end:\n{}", self.said()))
     }
 
     /// The clean end: SIGTERM, exit code 0.

@@ -109,6 +109,47 @@ fn a_flush_that_fails_ends_the_engine_and_is_not_tried_again() {
     ends_the_engine(flushes(Trouble::Fails), "flushing ");
 }
 
+/// From some request on everything fails, at each place of a start: the engine ends with a message,
+/// no panic, and the next one has everything.
+#[test]
+fn a_disk_that_fails_in_a_start_ends_it_clearly() {
+    let Some(consumer) = any_consumer() else { return };
+    let scratch = scratch();
+    let Some((disk, setup)) = disk(scratch.path(), "zero") else { return };
+    let engine = setup.start();
+    Sender::new(engine.ports.mqtt, 1).publish(20);
+    engine.kill();
+    let mut ended = 0;
+    for requests in (0..).step_by(11) {
+        disk.cut_after(requests);
+        let mut engine = setup.spawn();
+        let status = wait_until("the engine to end, or to be ready", || {
+            if let Some(status) = engine.exited() {
+                return Some(Some(status));
+            }
+            engine.get("/readyz").is_ok_and(|(status, _)| status == 200).then_some(None)
+        });
+        disk.cut();
+        let said = engine.said();
+        assert!(!said.contains("panicked"), "after {requests} requests: {said}");
+        let Some(status) = status else {
+            engine.kill();
+            break;
+        };
+        ended += 1;
+        assert_eq!(status.code(), Some(1), "after {requests} requests, {status}: {said}");
+        let told =
+            said.lines().any(|line| line.starts_with("tidegate: ") && line.contains("os error 5"));
+        assert!(told, "after {requests} requests: {said}");
+        disk.power_on();
+    }
+    disk.power_on();
+    assert!(ended > 5, "a start asks for more than {ended} things");
+    let engine = setup.start();
+    assert_eq!(numbers(consumer, &engine), (1..=20).collect::<Vec<_>>());
+    engine.stop();
+}
+
 /// Nothing is acknowledged as long as a commit hangs, the connection lives, and then all goes on.
 fn holds(troubles: Troubles) {
     let Some(consumer) = any_consumer() else { return };
