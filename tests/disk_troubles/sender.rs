@@ -54,6 +54,18 @@ impl Sender {
         }
     }
 
+    /// Sends until the disk is full and publishers are held back.
+    pub fn fill(&mut self, engine: &Engine) {
+        loop {
+            if self.hears(Duration::from_secs(1)) {
+                self.send();
+                assert!(self.sent < 8000, "the disk does not fill");
+            } else if engine.said().contains("held back") {
+                return;
+            }
+        }
+    }
+
     /// Hears of everything that was sent.
     pub fn catch_up(&mut self) {
         wait_until("what was held to be acknowledged", || {

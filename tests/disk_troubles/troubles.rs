@@ -201,11 +201,7 @@ fn a_disk_that_is_full_though_it_says_otherwise_holds_publishers() {
         device.publish(5);
         disk.trouble(Troubles { is_full: true, ..Troubles::default() });
         device.send();
-        while device.hears(Duration::from_secs(4)) {
-            device.send();
-            assert!(device.sent < 1000, "{prepare}: the disk does not fill");
-        }
-        wait_until("it to be said", || engine.said().contains("held back").then_some(()));
+        device.fill(&engine);
         device.ping();
         assert_eq!(engine.get("/healthz").unwrap().0, 503);
         let acknowledged: Vec<_> = (1..=device.acknowledged).collect();
