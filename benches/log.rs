@@ -16,10 +16,13 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tidegate::driver::disk_files::DiskFiles;
+use tidegate::log::clean::{Compaction, Job, clean};
 use tidegate::log::recovery::Recovered;
 use tidegate::log::scan::LogScan;
+use tidegate::log::segment::log_dir;
 use tidegate::log::{
-    FileKey, Log, Needs, Options, Outcome, Request, SegmentKey, StreamOptions, index,
+    FileKey, Files, Log, Needs, Options, Outcome, Request, SegmentKey, StreamOptions, index,
 };
 use tidegate::record::batch::RecordParts;
 use tidegate::record::{Compression, Durability, Offset, PartitionId, ShardId, StreamId};
@@ -283,5 +286,48 @@ fn cold_read(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, append, recovery, cold_read);
+/// The cleaner with warm pages and no budget: all of a segment is copied, and one partition of it
+/// compacted. Both make what they write durable, so that they belong to the machine's disk.
+fn cleaning(c: &mut Criterion) {
+    let (segment, index) = Writer::fill();
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory on the disk");
+    let files = DiskFiles::new(dir.path());
+    let key = SegmentKey::chain(1, 0, 0);
+    files.make_dir(&log_dir(1, 0)).expect("made");
+    files.create(&key.path(), &segment).expect("written");
+    files.create(&key.index_path(), &index).expect("written");
+    let (_, spans) = index::decode_directory(&index).expect("whole");
+    let runs: Vec<_> = spans.into_iter().map(|span| (key, span)).collect();
+    let job = |runs, compaction| Job {
+        first: SegmentKey::moved(1, 0, 0),
+        seed: SEED,
+        block: 4096,
+        segment_bytes: 2 * SEGMENT_BYTES,
+        wall_ms: 0,
+        age_ms: 0,
+        runs,
+        compaction,
+    };
+    let compaction =
+        Compaction { dirty_from: Offset(0), keys_max: 1000, tombstone_retention_ms: 0 };
+    let one = vec![runs[0]];
+    let one_bytes = one[0].1.stored_bytes;
+    let mut group = c.benchmark_group("cleaning");
+    group.sample_size(10);
+    for (name, bytes, job) in [
+        ("a segment copied", SEGMENT_BYTES, job(runs, None)),
+        ("a partition compacted to one key", one_bytes, job(one, Some(compaction))),
+    ] {
+        group.throughput(Throughput::Bytes(bytes));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let ended = clean(&files, &job, &mut |_| ());
+                assert!(ended.failed.is_none() && ended.tally.segments == 1);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, append, recovery, cold_read, cleaning);
 criterion_main!(benches);
