@@ -72,7 +72,10 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Cores(args) => cores::run(&args),
-        Command::Bench(args) => bench::run(&args).map_err(|error| Failure::at_run_time(&error)),
+        Command::Bench(args) => bench::run(&args).map_err(|error| match error {
+            bench::BenchError::Usage(what) => Failure::of_use(what),
+            error => Failure::at_run_time(&error),
+        }),
         Command::Log(args) => log::run(&args),
     };
     match result {

@@ -7,54 +7,27 @@
 //! counted as lost).
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::BenchError;
-use super::connection::{Connection, Pace};
+use super::connecting::Connects;
+use super::connection::{Connection, Content, PING, Pace};
 use super::measure::{CountBy, Measurement};
+use super::payload::Payloads;
+use super::plan::{LoopKind, Plan, Scenario};
 use super::process;
-use super::report::{ProcessReport, Report};
-use super::schedule::{Due, Schedule};
-use super::wire::{self, ConnectReply, Malformed, PublishTemplate, Version, packet};
+use super::report::{ProcessReport, Report, StormReport};
+use super::schedule::Due;
+use super::wire::{self, ConnectReply, Malformed, PublishHead, packet};
 use crate::driver::socket_ring::{Completion, Options, SlotId, SocketRing, Wait};
-
-/// What to do.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    pub address: SocketAddr,
-    pub version: Version,
-    pub connections: u32,
-    pub loop_kind: LoopKind,
-    pub payload_bytes: usize,
-    /// `{client}` stands for the client id.
-    pub topic: String,
-    pub client_prefix: String,
-    pub warmup: Duration,
-    pub duration: Duration,
-    /// Open loop: how long late acknowledgements are waited for.
-    pub drain: Duration,
-    /// The process under test.
-    pub process: Option<u32>,
-    /// A line a second on stderr.
-    pub progress: bool,
-}
-
-/// Closed or open loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoopKind {
-    /// So many messages in flight on each connection.
-    Closed { window: u16 },
-    /// So many messages a second in total, at most so many in flight on each connection.
-    Open { rate_per_s: u64, in_flight_max: u16 },
-}
 
 const BUFFER_GROUP: u16 = 0;
 const SEND_BIT: u64 = 1 << 32;
 /// At most so much in one send.
 const SEND_BYTES_MAX: usize = 64 << 10;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the plan.
 ///
@@ -63,29 +36,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// acknowledgements are in the report.
 pub fn run(plan: &Plan) -> Result<Report, BenchError> {
     let mut load = Load::new(plan)?;
+    let usage = load.process_usage()?;
     load.connect()?;
-    load.measure()
+    load.measure(usage.map_or(0, |usage| usage.rss_bytes))
 }
 
-struct Load<'a> {
-    plan: &'a Plan,
-    ring: SocketRing,
-    sockets: Vec<TcpStream>,
+/// Opens the plan's connections and nothing more.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn storm(plan: &Plan) -> Result<StormReport, BenchError> {
+    Load::new(plan)?.storm()
+}
+
+/// The generator's state.
+pub struct Load<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) ring: SocketRing,
+    pub(super) sockets: Vec<TcpStream>,
     connections: Vec<Connection>,
-    slots: Vec<SlotId>,
+    pub(super) slots: Vec<SlotId>,
     /// Connections that may have something to send.
     listed: Vec<u32>,
     listed_before: Vec<u32>,
     due: Option<Due>,
     measurement: Measurement,
     clock: Instant,
-    accepted: u32,
-    refused_code: Option<u8>,
-    lost: u32,
+    pub(super) connects: Connects,
+    pub(super) lost: u32,
     receive_max: Option<u16>,
-    /// Of all time and since the last progress line.
-    acknowledged: u64,
-    latency_max_ns: u64,
     idle_ns: u64,
     enters: u64,
 }
@@ -96,25 +75,21 @@ impl<'a> Load<'a> {
         let options = Options { entries: 4096, cq_entries: (4 * plan.connections).max(8192) };
         let mut ring = SocketRing::new(options).map_err(BenchError::Ring)?;
         ring.add_buffers(BUFFER_GROUP, 512, 2048).map_err(BenchError::Ring)?;
-        let (pace, in_flight_max, due) = match plan.loop_kind {
-            LoopKind::Closed { window } => (Pace::Window, window, None),
-            LoopKind::Open { rate_per_s, in_flight_max } => {
-                let schedule = Schedule::new(rate_per_s);
-                let pace = Pace::Schedule { schedule, connections: u64::from(plan.connections) };
-                (pace, in_flight_max, Some(Due::new(schedule)))
-            }
+        let (in_flight_max, schedule) = match plan.loop_kind {
+            LoopKind::Closed { window } => (window, None),
+            LoopKind::Open { in_flight_max, .. } => (in_flight_max, plan.schedule()),
         };
-        let count_by = if due.is_some() { CountBy::Intention } else { CountBy::Arrival };
-        let payload = payload(plan.payload_bytes);
+        let pace = schedule.map_or(Pace::Window, Pace::Schedule);
+        let count_by = if schedule.is_some() { CountBy::Intention } else { CountBy::Arrival };
+        let payloads = Arc::new(Payloads::new(plan.payload, plan.payload_bytes));
         let mut connections = Vec::with_capacity(count);
         let mut slots = Vec::with_capacity(count);
         for index in 0..plan.connections {
-            let topic = plan.topic.replace("{client}", &client_id(plan, index));
-            let template = PublishTemplate::new(plan.version, &topic, &payload);
-            let one = template.bytes.len();
+            let content = content(plan, index, &payloads);
+            let one = content.message_bytes();
             let all = one * usize::from(in_flight_max);
-            slots.push(ring.add_send_slot(all.min(SEND_BYTES_MAX).max(one)));
-            connections.push(Connection::new(u64::from(index), pace, template, in_flight_max));
+            slots.push(ring.add_send_slot(all.min(SEND_BYTES_MAX).max(one) + PING.len()));
+            connections.push(Connection::new(u64::from(index), pace, content, in_flight_max));
         }
         Ok(Self {
             plan,
@@ -124,63 +99,23 @@ impl<'a> Load<'a> {
             slots,
             listed: Vec::with_capacity(count),
             listed_before: Vec::with_capacity(count),
-            due,
-            measurement: Measurement::new(count_by),
+            due: schedule.map(Due::new),
+            measurement: Measurement::new(count_by, plan.duration.as_secs()),
             clock: Instant::now(),
-            accepted: 0,
-            refused_code: None,
+            connects: Connects::with_capacity(count),
             lost: 0,
             receive_max: None,
-            acknowledged: 0,
-            latency_max_ns: 0,
             idle_ns: 0,
             enters: 0,
         })
     }
 
-    fn now_ns(&self) -> u64 {
+    pub(super) fn now_ns(&self) -> u64 {
         self.clock.elapsed().as_nanos() as u64
     }
 
-    /// Opens every connection and waits until the broker has accepted all.
-    fn connect(&mut self) -> Result<(), BenchError> {
-        let unreachable = |error| BenchError::Unreachable(self.plan.address, error);
-        for _ in 0..self.plan.connections {
-            let socket = TcpStream::connect_timeout(&self.plan.address, CONNECT_TIMEOUT)
-                .and_then(|socket| socket.set_nodelay(true).map(|()| socket))
-                .map_err(unreachable)?;
-            self.sockets.push(socket);
-        }
-        for index in 0..self.plan.connections {
-            let hello = wire::connect(self.plan.version, &client_id(self.plan, index));
-            let slot = self.slots[index as usize];
-            if let Some(bytes) = self.ring.slot_mut(slot) {
-                bytes.clear();
-                bytes.extend_from_slice(&hello);
-            }
-            self.send(index);
-            self.receive(index);
-        }
-        let deadline = self.clock.elapsed() + CONNECT_TIMEOUT;
-        while self.accepted < self.plan.connections {
-            let timeout = Some(Duration::from_millis(100));
-            self.ring.enter(Wait::For { count: 1, timeout }).map_err(BenchError::Ring)?;
-            self.take_completions();
-            if let Some(code) = self.refused_code {
-                return Err(BenchError::Refused(code));
-            }
-            if self.lost > 0 || self.clock.elapsed() > deadline {
-                return Err(BenchError::NotAccepted {
-                    accepted: self.accepted,
-                    wanted: self.plan.connections,
-                    lost: self.lost,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn measure(mut self) -> Result<Report, BenchError> {
+    /// `rss_before_bytes`: of the process under test, before anything was connected.
+    fn measure(mut self, rss_before_bytes: u64) -> Result<Report, BenchError> {
         // The schedule's time begins now.
         self.clock = Instant::now();
         if self.due.is_none() {
@@ -209,29 +144,28 @@ impl<'a> Load<'a> {
                 .unacknowledged()
                 .for_each(|origin_ns| self.measurement.never_acknowledged(origin_ns, now_ns));
         }
-        let mut report =
-            Report::new(self.plan, &self.measurement, (ended_ns - start_ns) as f64 / 1e9);
+        let wall_ns = ended_ns - start_ns;
+        let mut report = Report::new(self.plan, &self.measurement, wall_ns as f64 / 1e9);
         report.connections_lost = self.lost;
         report.receive_max = self.receive_max;
-        report.generator_idle_share = idle_ns as f64 / (ended_ns - start_ns) as f64;
+        report.generator_idle_share = idle_ns as f64 / wall_ns as f64;
         report.acknowledgements_per_enter = self.measurement.arrived as f64 / enters.max(1) as f64;
         report.steal_ms = (steal_after - steal_before) as f64 / 1e6;
         if let (Some(before), Some(after)) = (before, after) {
             let cpu_ns = process::cpu_ns_between(&before, &after);
-            let acks = self.measurement.arrived;
-            report.process = Some(ProcessReport::new(cpu_ns, ended_ns - start_ns, acks, &after));
+            let process = ProcessReport::new(cpu_ns, wall_ns, self.measurement.arrived, &after);
+            report.process = Some(process.grown_from(rss_before_bytes, self.plan));
         }
         Ok(report)
     }
 
-    fn process_usage(&self) -> Result<Option<process::Usage>, BenchError> {
+    pub(super) fn process_usage(&self) -> Result<Option<process::Usage>, BenchError> {
         let Some(pid) = self.plan.process else { return Ok(None) };
         process::usage(pid).map(Some).map_err(|error| BenchError::Process(pid, error))
     }
 
     fn turn_until(&mut self, end_ns: u64) -> Result<(), BenchError> {
         const SECOND_NS: u64 = 1_000_000_000;
-        let mut acknowledged = self.acknowledged;
         let mut now_ns = self.now_ns();
         let mut line_ns = now_ns + SECOND_NS;
         while now_ns < end_ns {
@@ -242,8 +176,7 @@ impl<'a> Load<'a> {
             }
             now_ns = next_ns;
             if now_ns >= line_ns {
-                self.progress(now_ns, self.acknowledged - acknowledged);
-                acknowledged = self.acknowledged;
+                self.progress(now_ns);
                 line_ns += SECOND_NS;
                 if self.lost == self.plan.connections {
                     return Err(BenchError::AllLost);
@@ -284,8 +217,8 @@ impl<'a> Load<'a> {
     #[inline]
     fn list_due(&mut self, now_ns: u64) {
         let Some(mut due) = self.due else { return };
-        while let Some((number, intended_ns)) = due.next(now_ns) {
-            let index = (number % u64::from(self.plan.connections)) as u32;
+        while let Some((connection, intended_ns)) = due.next(now_ns) {
+            let index = connection as u32;
             self.measurement.message_due(intended_ns);
             self.connections[index as usize].message_due();
             self.list(index);
@@ -325,19 +258,19 @@ impl<'a> Load<'a> {
     }
 
     #[inline]
-    fn send(&mut self, index: u32) {
+    pub(super) fn send(&mut self, index: u32) {
         self.connections[index as usize].sending = true;
         let fd = self.sockets[index as usize].as_raw_fd();
         self.ring.send_slot(fd, self.slots[index as usize], SEND_BIT | u64::from(index));
     }
 
-    fn receive(&mut self, index: u32) {
+    pub(super) fn receive(&mut self, index: u32) {
         let fd = self.sockets[index as usize].as_raw_fd();
         self.ring.recv_multishot(fd, BUFFER_GROUP, u64::from(index));
     }
 
     #[inline]
-    fn take_completions(&mut self) {
+    pub(super) fn take_completions(&mut self) {
         let now_ns = self.now_ns();
         while let Some(completion) = self.ring.next_completion() {
             let index = completion.user_data as u32;
@@ -390,15 +323,13 @@ impl<'a> Load<'a> {
                 let origin_ns = done.ok_or(Malformed)?.origin_ns;
                 self.measurement.refused += u64::from(rest.first().is_some_and(|&r| r >= 0x80));
                 self.measurement.acknowledged(origin_ns, now_ns);
-                self.acknowledged += 1;
-                self.latency_max_ns = self.latency_max_ns.max(now_ns.saturating_sub(origin_ns));
                 Ok(())
             }
             packet::CONNACK if !connection.accepted => {
                 let ConnectReply { code, receive_max } =
                     wire::connect_reply(self.plan.version, body)?;
                 if code != 0 {
-                    self.refused_code = Some(code);
+                    self.connects.refused_code = Some(code);
                     return Ok(());
                 }
                 if usize::from(receive_max) < connection.in_flight_max() {
@@ -406,10 +337,16 @@ impl<'a> Load<'a> {
                     self.receive_max = Some(receive_max);
                 }
                 connection.accepted = true;
-                self.accepted += 1;
+                self.connects.accept(index, now_ns);
                 Ok(())
             }
-            packet::PINGRESP => Ok(()),
+            packet::PINGRESP => {
+                let measurement = &mut self.measurement;
+                connection.read_by_broker(now_ns, |origin_ns| {
+                    measurement.acknowledged(origin_ns, now_ns);
+                });
+                Ok(())
+            }
             _ => Err(Malformed),
         });
         connection.reassembly = reassembly;
@@ -424,16 +361,18 @@ impl<'a> Load<'a> {
     }
 
     #[cold]
-    fn progress(&mut self, now_ns: u64, acknowledged: u64) {
+    fn progress(&mut self, now_ns: u64) {
+        let second = self.measurement.second_over(now_ns);
         if self.plan.progress {
             let in_flight: u64 = self.connections.iter().map(|c| u64::from(c.in_flight())).sum();
             eprintln!(
-                "{:5.0} s {acknowledged:>9} acks/s  {in_flight:>6} in flight  longest {:.1} ms",
+                "{:5.0} s {:>9} acks/s  {in_flight:>6} in flight  p99 {:.1}  longest {:.1} ms",
                 now_ns as f64 / 1e9,
-                self.latency_max_ns as f64 / 1e6
+                second.acknowledgements,
+                second.p99_us / 1e3,
+                second.max_us / 1e3
             );
         }
-        self.latency_max_ns = 0;
     }
 }
 
@@ -450,39 +389,38 @@ impl Drop for Load<'_> {
     }
 }
 
-fn client_id(plan: &Plan, index: u32) -> String {
-    format!("{}{index}", plan.client_prefix)
-}
-
-/// Bytes that do not compress, the same in every run (splitmix64).
-fn payload(bytes: usize) -> Vec<u8> {
-    let mut state: u64 = 0x7469_6465_6761_7465;
-    let mut words = std::iter::repeat_with(move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    });
-    let mut payload = Vec::with_capacity(bytes + 8);
-    while payload.len() < bytes {
-        payload.extend_from_slice(&words.next().unwrap_or(0).to_le_bytes());
+fn content(plan: &Plan, index: u32, payloads: &Arc<Payloads>) -> Content {
+    if plan.scenario == Scenario::Idle {
+        return Content::KeepAlive;
     }
-    payload.truncate(bytes);
-    payload
+    let topic = plan.topic.replace("{client}", &plan.client_id(index));
+    let head = PublishHead::new(plan.version, plan.qos, &topic, payloads.bytes_each());
+    let payloads = Arc::clone(payloads);
+    match plan.qos {
+        0 => Content::Unacknowledged(head, payloads),
+        _ => Content::Acknowledged(head, payloads),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::null_sink::tests::Sink;
+    use super::super::payload::Kind;
+    use super::super::plan::pings_per_s;
+    use super::super::wire::Version;
     use super::*;
 
     fn plan(sink: &Sink, version: Version, loop_kind: LoopKind) -> Plan {
         Plan {
             address: sink.address,
             version,
+            scenario: Scenario::FanIn,
             connections: 7,
             loop_kind,
+            qos: 1,
+            payload: Kind::Random,
             payload_bytes: 128,
             topic: "bench/{client}".to_owned(),
             client_prefix: "c".to_owned(),
@@ -530,8 +468,43 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_as_long_as_asked() {
-        assert_eq!([0, 1, 8, 127].map(|bytes| payload(bytes).len()), [0, 1, 8, 127]);
-        assert_eq!(payload(20)[..16], payload(16));
+    fn without_acknowledgements_all_that_was_due_is_read_by_the_broker() {
+        for version in [Version::V311, Version::V5] {
+            let sink = Sink::start();
+            let loop_kind = LoopKind::Open { rate_per_s: 5_000, in_flight_max: 100 };
+            let mut plan = plan(&sink, version, loop_kind);
+            (plan.qos, plan.payload, plan.scenario) = (0, Kind::Json, Scenario::Skew);
+            let report = run(&plan).unwrap();
+            let open = report.open_loop.unwrap();
+            assert!((499..=501).contains(&open.intended), "{}", open.intended);
+            assert_eq!((open.unacknowledged, report.latency.count), (0, open.intended));
+            assert!(sink.stop() >= open.intended);
+        }
+    }
+
+    #[test]
+    fn idle_connections_ping_and_publish_nothing() {
+        let sink = Sink::start();
+        let loop_kind = LoopKind::Open { rate_per_s: pings_per_s(7) * 100, in_flight_max: 1 };
+        let mut plan = plan(&sink, Version::V5, loop_kind);
+        plan.scenario = Scenario::Idle;
+        let report = run(&plan).unwrap();
+        assert_eq!(report.open_loop.unwrap().unacknowledged, 0);
+        assert!(report.latency.count > 0);
+        assert!(report.process.unwrap().rss_bytes_a_connection.is_some());
+        assert_eq!(sink.stop(), 0);
+    }
+
+    #[test]
+    fn a_storm_is_every_connection_once() {
+        let rate = LoopKind::Open { rate_per_s: 10_000, in_flight_max: 1 };
+        for loop_kind in [LoopKind::Closed { window: 2 }, rate] {
+            let sink = Sink::start();
+            let mut plan = plan(&sink, Version::V311, loop_kind);
+            (plan.scenario, plan.connections) = (Scenario::ConnectStorm, 50);
+            let report = storm(&plan).unwrap();
+            assert_eq!((report.latency.count, report.tcp.count), (50, 50));
+            assert!(report.connects_per_s > 0.0 && report.process.is_some());
+        }
     }
 }

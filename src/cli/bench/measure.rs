@@ -20,6 +20,17 @@ pub enum CountBy {
     Intention,
 }
 
+/// What came in one second of the window.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Second {
+    /// When it ended, from the window's start.
+    pub at_s: f64,
+    pub acknowledgements: u64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub max_us: f64,
+}
+
 /// Latencies and counts of a window of time.
 #[derive(Debug)]
 pub struct Measurement {
@@ -28,6 +39,9 @@ pub struct Measurement {
     end_ns: u64,
     latency: Histogram<u64>,
     lag: Histogram<u64>,
+    /// Of what came since the last second was over, coarse so that its end costs little.
+    second: Histogram<u64>,
+    seconds: Vec<Second>,
     /// Acknowledgements that came inside the window.
     pub arrived: u64,
     /// Messages meant for the window (open loop).
@@ -42,13 +56,16 @@ pub struct Measurement {
 
 impl Measurement {
     /// Nothing counts until [`open`](Self::open).
-    pub fn new(count_by: CountBy) -> Self {
+    /// It has room for so many seconds.
+    pub fn new(count_by: CountBy, seconds: u64) -> Self {
         Self {
             count_by,
             start_ns: u64::MAX,
             end_ns: u64::MAX,
             latency: histogram(),
             lag: histogram(),
+            second: of_precision(2),
+            seconds: Vec::with_capacity(seconds as usize + 1),
             arrived: 0,
             intended: 0,
             answered: 0,
@@ -61,6 +78,7 @@ impl Measurement {
     pub fn open(&mut self, start_ns: u64, end_ns: u64) {
         self.start_ns = start_ns;
         self.end_ns = end_ns;
+        self.second.reset();
     }
 
     /// The window ends earlier or later than planned.
@@ -91,6 +109,7 @@ impl Measurement {
     /// An acknowledgement came.
     #[inline]
     pub fn acknowledged(&mut self, origin_ns: u64, now_ns: u64) {
+        self.second.saturating_record(now_ns.saturating_sub(origin_ns));
         let (arrived, intended) = (self.holds(now_ns), self.holds(origin_ns));
         self.arrived += u64::from(arrived);
         let counts = match self.count_by {
@@ -112,6 +131,28 @@ impl Measurement {
         }
     }
 
+    /// About a second is over, inside the window or before it.
+    pub fn second_over(&mut self, now_ns: u64) -> Second {
+        let p = Percentiles::of(&self.second);
+        let second = Second {
+            at_s: now_ns.saturating_sub(self.start_ns) as f64 / 1e9,
+            acknowledgements: p.count,
+            p50_us: p.p50_us,
+            p99_us: p.p99_us,
+            max_us: p.max_us,
+        };
+        if now_ns > self.start_ns && self.seconds.len() < self.seconds.capacity() {
+            self.seconds.push(second);
+        }
+        self.second.reset();
+        second
+    }
+
+    /// The seconds of the window that are over.
+    pub fn seconds(&self) -> &[Second] {
+        &self.seconds
+    }
+
     /// Everything meant for the window is acknowledged.
     pub fn is_complete(&self) -> bool {
         self.answered >= self.intended
@@ -130,7 +171,11 @@ impl Measurement {
 
 /// A histogram for latencies in nanoseconds: three significant digits.
 pub fn histogram() -> Histogram<u64> {
-    match Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3) {
+    of_precision(3)
+}
+
+fn of_precision(digits: u8) -> Histogram<u64> {
+    match Histogram::new_with_bounds(1, LATENCY_NS_MAX, digits) {
         Ok(histogram) => histogram,
         Err(error) => unreachable!("constant bounds: {error}"),
     }
@@ -176,7 +221,7 @@ mod tests {
 
     #[test]
     fn closed_loop_counts_what_arrives_inside_the_window() {
-        let mut it = Measurement::new(CountBy::Arrival);
+        let mut it = Measurement::new(CountBy::Arrival, 1);
         it.acknowledged(1, 5);
         it.open(100, 200);
         it.acknowledged(90, 99);
@@ -191,7 +236,7 @@ mod tests {
 
     #[test]
     fn open_loop_counts_what_was_meant_for_the_window_also_when_it_never_came() {
-        let mut it = Measurement::new(CountBy::Intention);
+        let mut it = Measurement::new(CountBy::Intention, 1);
         it.open(100, 200);
         for intended in [90, 110, 120, 199, 200] {
             it.message_due(intended);
@@ -212,5 +257,20 @@ mod tests {
     fn percentiles_of_nothing_are_zeros() {
         assert_eq!(Percentiles::of(&histogram()).max_us, 0.0);
         assert_eq!(Percentiles::of(&histogram()).p50_us, 0.0);
+    }
+
+    #[test]
+    fn seconds_of_the_window_are_kept_one_by_one() {
+        let mut it = Measurement::new(CountBy::Arrival, 2);
+        it.acknowledged(0, 1_000);
+        assert_eq!(it.second_over(2_000).acknowledgements, 1);
+        it.acknowledged(2_000, 2_500);
+        it.open(3_000, 2_000_003_000);
+        it.acknowledged(3_000, 5_000);
+        // Two digits.
+        assert!((it.second_over(1_000_003_000).max_us - 2.0).abs() < 0.02);
+        it.second_over(2_000_003_000);
+        let counts: Vec<_> = it.seconds().iter().map(|s| (s.at_s, s.acknowledgements)).collect();
+        assert_eq!(counts, [(1.0, 1), (2.0, 0)]);
     }
 }

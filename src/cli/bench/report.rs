@@ -6,9 +6,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::load::{LoopKind, Plan};
-use super::measure::{Measurement, Percentiles};
-use super::process::Usage;
+use super::measure::{Measurement, Percentiles, Second};
+use super::plan::{LoopKind, Plan, Scenario};
+use super::process::{Usage, cpu_ns_between};
 use super::schedule::fell_behind;
 
 /// One run.
@@ -16,6 +16,9 @@ use super::schedule::fell_behind;
 pub struct Report {
     pub address: String,
     pub mqtt_version: String,
+    pub scenario: &'static str,
+    pub qos: u8,
+    pub payload: &'static str,
     pub connections: u32,
     /// Closed loop: messages in flight a connection.
     pub window: Option<u16>,
@@ -25,8 +28,11 @@ pub struct Report {
     /// That came while it was measured.
     pub acknowledgements: u64,
     pub acknowledgements_per_s: f64,
-    /// From the send (closed loop) or the intended send time (open loop) to the PUBACK.
+    /// From the send (closed loop) or the intended send time (open loop) to the PUBACK; with QoS 0
+    /// and in the idle scenario to the PINGRESP behind it.
     pub latency: Percentiles,
+    /// By time of arrival; the last one may be missing.
+    pub seconds: Vec<Second>,
     pub open_loop: Option<OpenLoop>,
     /// PUBACKs with an error code, of the whole run.
     pub refused: u64,
@@ -64,6 +70,10 @@ pub struct ProcessReport {
     pub cpu_cores: f64,
     pub rss_bytes: u64,
     pub rss_peak_bytes: u64,
+    /// Before the first of the connections; 0: not known.
+    pub rss_before_bytes: u64,
+    /// What a connection that does nothing adds (idle and connect-storm only).
+    pub rss_bytes_a_connection: Option<f64>,
 }
 
 impl ProcessReport {
@@ -73,7 +83,42 @@ impl ProcessReport {
             cpu_cores: cpu_ns as f64 / wall_ns.max(1) as f64,
             rss_bytes: after.rss_bytes,
             rss_peak_bytes: after.rss_peak_bytes,
+            rss_before_bytes: 0,
+            rss_bytes_a_connection: None,
         }
+    }
+
+    /// With what the plan's connections have added to the memory.
+    pub fn grown_from(mut self, rss_before_bytes: u64, plan: &Plan) -> Self {
+        self.rss_before_bytes = rss_before_bytes;
+        if matches!(plan.scenario, Scenario::Idle | Scenario::ConnectStorm) {
+            let grown = self.rss_bytes.saturating_sub(rss_before_bytes);
+            self.rss_bytes_a_connection = Some(grown as f64 / f64::from(plan.connections));
+        }
+        self
+    }
+}
+
+impl fmt::Display for ProcessReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        write!(
+            f,
+            "{:.0} ns CPU a message, {:.2} cores, {:.1} MiB resident (peak {:.1})",
+            self.cpu_ns_per_message,
+            self.cpu_cores,
+            mebibytes(self.rss_bytes),
+            mebibytes(self.rss_peak_bytes)
+        )?;
+        if let Some(bytes) = self.rss_bytes_a_connection {
+            write!(
+                f,
+                ", {:.1} KiB a connection over {:.1} MiB before",
+                bytes / 1024.0,
+                mebibytes(self.rss_before_bytes)
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -98,6 +143,9 @@ impl Report {
         Self {
             address: plan.address.to_string(),
             mqtt_version: plan.version.to_string(),
+            scenario: plan.scenario.name(),
+            qos: plan.qos,
+            payload: plan.payload.name(),
             connections: plan.connections,
             window,
             payload_bytes: plan.payload_bytes,
@@ -105,6 +153,7 @@ impl Report {
             acknowledgements: measurement.arrived,
             acknowledgements_per_s: measurement.arrived as f64 / duration_s.max(1e-9),
             latency: measurement.latency(),
+            seconds: measurement.seconds().to_vec(),
             open_loop,
             refused: measurement.refused,
             connections_lost: 0,
@@ -158,7 +207,10 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, MQTT {}, QoS 1, ", self.address, self.mqtt_version)?;
+        write!(f, "{}, MQTT {}, {}, ", self.address, self.mqtt_version, self.scenario)?;
+        if self.scenario != Scenario::Idle.name() {
+            write!(f, "QoS {}, {} bytes {}, ", self.qos, self.payload_bytes, self.payload)?;
+        }
         match (&self.window, &self.open_loop) {
             (_, Some(open)) => write!(
                 f,
@@ -172,7 +224,7 @@ impl fmt::Display for Report {
                 window.unwrap_or(0)
             )?,
         }
-        writeln!(f, ", {} bytes, {:.1} s", self.payload_bytes, self.duration_s)?;
+        writeln!(f, ", {:.1} s", self.duration_s)?;
         writeln!(f, "acknowledged   {:.0}/s", self.acknowledgements_per_s)?;
         writeln!(f, "latency        {}", self.latency)?;
         if let Some(open) = &self.open_loop {
@@ -185,16 +237,84 @@ impl fmt::Display for Report {
             self.acknowledgements_per_enter
         )?;
         if let Some(process) = &self.process {
-            writeln!(
-                f,
-                "process        {:.0} ns CPU a message, {:.2} cores, {:.1} MiB resident (peak {:.1})",
-                process.cpu_ns_per_message,
-                process.cpu_cores,
-                process.rss_bytes as f64 / f64::from(1 << 20),
-                process.rss_peak_bytes as f64 / f64::from(1 << 20)
-            )?;
+            writeln!(f, "process        {process}")?;
         }
         self.warnings().iter().try_for_each(|warning| writeln!(f, "WARNING: {warning}"))
+    }
+}
+
+/// What a storm of connects has shown.
+#[derive(Debug, Clone, Serialize)]
+pub struct StormReport {
+    pub address: String,
+    pub mqtt_version: String,
+    pub scenario: &'static str,
+    pub connections: u32,
+    /// Connects begun each second, where a rate was asked for.
+    pub rate_per_s: Option<u64>,
+    /// From the first connect to the last CONNACK.
+    pub duration_s: f64,
+    pub connects_per_s: f64,
+    /// From the beginning of TCP's connect, or with a rate from its intended time, to the CONNACK.
+    pub latency: Percentiles,
+    /// TCP's connect alone.
+    pub tcp: Percentiles,
+    pub steal_ms: f64,
+    /// Per message means per connect here.
+    pub process: Option<ProcessReport>,
+}
+
+/// The times of a storm.
+#[derive(Debug)]
+pub struct StormTimes {
+    pub duration_ns: u64,
+    pub steal_ns: u64,
+    pub latency: Percentiles,
+    pub tcp: Percentiles,
+}
+
+impl StormReport {
+    /// `usage`: of the process under test, before and after.
+    pub fn new(plan: &Plan, times: &StormTimes, usage: Option<&(Usage, Usage)>) -> Self {
+        let rate_per_s = match plan.loop_kind {
+            LoopKind::Open { rate_per_s, .. } => Some(rate_per_s),
+            LoopKind::Closed { .. } => None,
+        };
+        let process = usage.map(|(before, after)| {
+            let cpu_ns = cpu_ns_between(before, after);
+            let connects = u64::from(plan.connections);
+            ProcessReport::new(cpu_ns, times.duration_ns, connects, after)
+                .grown_from(before.rss_bytes, plan)
+        });
+        let duration_s = times.duration_ns as f64 / 1e9;
+        Self {
+            address: plan.address.to_string(),
+            mqtt_version: plan.version.to_string(),
+            scenario: plan.scenario.name(),
+            connections: plan.connections,
+            rate_per_s,
+            duration_s,
+            connects_per_s: f64::from(plan.connections) / duration_s.max(1e-9),
+            latency: times.latency,
+            tcp: times.tcp,
+            steal_ms: times.steal_ns as f64 / 1e6,
+            process,
+        }
+    }
+}
+
+impl fmt::Display for StormReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, MQTT {}, {}, ", self.address, self.mqtt_version, self.scenario)?;
+        writeln!(f, "{} connections in {:.2} s", self.connections, self.duration_s)?;
+        let asked = self.rate_per_s.map_or(String::new(), |rate| format!(" (asked for {rate}/s)"));
+        writeln!(f, "accepted       {:.0}/s{asked}", self.connects_per_s)?;
+        writeln!(f, "CONNACK        {}", self.latency)?;
+        writeln!(f, "TCP connect    {}", self.tcp)?;
+        if let Some(process) = &self.process {
+            writeln!(f, "process        {process}")?;
+        }
+        Ok(())
     }
 }
 

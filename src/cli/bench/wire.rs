@@ -2,7 +2,7 @@
 //! engine's codec so that the two check each other.
 //!
 //! In: what to say, or bytes as they arrive. Out: packets. Plain functions, no I/O. Absent: every
-//! packet that QoS 1 publishing does not need.
+//! packet that publishing with QoS 0 and 1 does not need.
 
 use std::fmt;
 
@@ -64,50 +64,57 @@ pub struct Malformed;
 /// sink's publishers are our own.
 const PACKET_BYTES_MAX: usize = 2 << 20;
 
-/// CONNECT with a clean session and without keep-alive.
-pub fn connect(version: Version, client_id: &str) -> Vec<u8> {
+/// CONNECT with a clean session; a keep-alive of 0 is none.
+pub fn connect(version: Version, client_id: &str, keep_alive_s: u16) -> Vec<u8> {
     let mut body = Vec::with_capacity(16 + client_id.len());
     push_string(&mut body, "MQTT");
-    body.extend_from_slice(&[version.level(), 0x02, 0, 0]);
+    body.extend_from_slice(&[version.level(), 0x02]);
+    body.extend_from_slice(&keep_alive_s.to_be_bytes());
     if version == Version::V5 {
         body.push(0); // no properties
     }
     push_string(&mut body, client_id);
-    with_header(packet::CONNECT, &body)
+    with_header(packet::CONNECT, &body, 0)
 }
 
-/// A QoS 1 PUBLISH and where its packet identifier goes.
+/// A PUBLISH up to its payload, and where its packet identifier goes.
 #[derive(Debug, Clone)]
-pub struct PublishTemplate {
-    /// The whole packet.
-    pub bytes: Box<[u8]>,
-    /// Index of the packet identifier's two bytes.
-    pub packet_id_at: usize,
+pub struct PublishHead {
+    bytes: Box<[u8]>,
+    /// Index of the packet identifier's two bytes; QoS 0 has none.
+    packet_id_at: Option<usize>,
 }
 
-impl PublishTemplate {
-    /// A packet with this topic and payload.
-    pub fn new(version: Version, topic: &str, payload: &[u8]) -> Self {
-        let mut body = Vec::with_capacity(5 + topic.len() + payload.len());
+impl PublishHead {
+    /// Of packets with this topic and payloads of so many bytes.
+    pub fn new(version: Version, qos: u8, topic: &str, payload_bytes: usize) -> Self {
+        let mut body = Vec::with_capacity(5 + topic.len());
         push_string(&mut body, topic);
         let in_body = body.len();
-        body.extend_from_slice(&[0, 0]);
+        if qos > 0 {
+            body.extend_from_slice(&[0, 0]);
+        }
         if version == Version::V5 {
             body.push(0); // no properties
         }
-        body.extend_from_slice(payload);
-        let bytes = with_header(packet::PUBLISH | 0x02, &body);
-        let packet_id_at = bytes.len() - body.len() + in_body;
+        let bytes = with_header(packet::PUBLISH | qos << 1, &body, payload_bytes);
+        let packet_id_at = (qos > 0).then(|| bytes.len() - body.len() + in_body);
         Self { bytes: bytes.into(), packet_id_at }
     }
 
-    /// Appends the packet with this identifier.
+    /// Its own bytes, without the payload.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends it with this identifier; the payload has to follow.
     #[inline]
     pub fn append(&self, out: &mut Vec<u8>, packet_id: u16) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
-        let at = start + self.packet_id_at;
-        out[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
+        if let Some(at) = self.packet_id_at {
+            out[start + at..start + at + 2].copy_from_slice(&packet_id.to_be_bytes());
+        }
     }
 }
 
@@ -252,10 +259,11 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn with_header(first: u8, body: &[u8]) -> Vec<u8> {
+/// A packet whose body is `body` and `more_bytes` that the caller appends.
+fn with_header(first: u8, body: &[u8], more_bytes: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(5 + body.len());
     bytes.push(first);
-    let mut len = body.len();
+    let mut len = body.len() + more_bytes;
     while len >= 0x80 {
         bytes.push(len as u8 | 0x80);
         len >>= 7;
@@ -272,26 +280,32 @@ mod tests {
     #[test]
     fn golden_packets() {
         assert_eq!(
-            connect(Version::V311, "c1"),
+            connect(Version::V311, "c1", 0),
             *b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x00\x00\x02c1"
         );
         assert_eq!(
-            connect(Version::V5, "c1"),
-            *b"\x10\x0f\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x02c1"
+            connect(Version::V5, "c1", 60),
+            *b"\x10\x0f\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x02c1"
         );
-        let mut out = b"before".to_vec();
-        PublishTemplate::new(Version::V311, "a/b", b"xyz").append(&mut out, 0x0102);
-        assert_eq!(out, *b"before\x32\x0a\x00\x03a/b\x01\x02xyz");
-        out.clear();
-        PublishTemplate::new(Version::V5, "a/b", &[7; 200]).append(&mut out, 9);
-        assert_eq!(out[..11], *b"\x32\xd0\x01\x00\x03a/b\x00\x09\x00");
-        assert_eq!(out.len(), 3 + 208);
+        fn check(head: PublishHead, packet_id: u16, expected: &[u8]) {
+            let mut out = b"before".to_vec();
+            head.append(&mut out, packet_id);
+            assert_eq!(out[6..], *expected);
+            assert_eq!(head.size(), expected.len());
+        }
+        let head = PublishHead::new(Version::V311, 1, "a/b", 3);
+        check(head, 0x0102, b"\x32\x0a\x00\x03a/b\x01\x02");
+        let head = PublishHead::new(Version::V5, 1, "a/b", 200);
+        check(head, 9, b"\x32\xd0\x01\x00\x03a/b\x00\x09\x00");
+        check(PublishHead::new(Version::V311, 0, "a/b", 3), 9, b"\x30\x08\x00\x03a/b");
+        check(PublishHead::new(Version::V5, 0, "a/b", 0), 9, b"\x30\x06\x00\x03a/b\x00");
     }
 
     #[test]
     fn packets_are_the_same_however_they_are_cut() {
-        let mut stream = connect(Version::V5, "client");
-        PublishTemplate::new(Version::V311, "t", &[1; 300]).append(&mut stream, 1);
+        let mut stream = connect(Version::V5, "client", 0);
+        PublishHead::new(Version::V311, 1, "t", 300).append(&mut stream, 1);
+        stream.extend_from_slice(&[1; 300]);
         stream.extend_from_slice(&[packet::PINGREQ, 0, packet::PUBACK, 2, 0, 5]);
         let whole = cut(&stream, stream.len());
         assert_eq!(whole.len(), 4);

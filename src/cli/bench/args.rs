@@ -1,0 +1,238 @@
+//! The arguments of `tidegate bench`, and the plan that they make.
+//!
+//! In: the command line. Out: a [`Plan`], or what does not fit together. No I/O but the resolution
+//! of a host's name.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::BenchError;
+use super::payload::{JSON_BYTES_MIN, Kind};
+use super::plan::{LoopKind, Plan, Scenario, pings_per_s};
+use super::wire::Version;
+
+/// Measure how fast an MQTT broker acknowledges messages
+///
+/// The load generator is one thread that polls without ever sleeping: give it a core of its own
+/// (--core) and the broker another.
+#[derive(Debug, Clone, clap::Args)]
+#[command(group(clap::ArgGroup::new("mode").args(["floor", "null_sink"])))]
+pub struct Args {
+    /// The broker
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    pub connect: String,
+    /// 3.1.1 or 5
+    #[arg(long, value_name = "VERSION", default_value = "3.1.1")]
+    pub mqtt_version: Version,
+    /// fan-in: all connections publish alike. burst: the same with a second of ten times the rate
+    /// in every ten. skew: one connection has 90 % of the rate. idle: all keep alive and nobody
+    /// publishes; with --pid, memory a connection. connect-storm: how fast connections are
+    /// accepted, at --rate a second or as fast as --window attempts at once allow
+    #[arg(long, value_name = "NAME", default_value = "fan-in")]
+    pub scenario: Scenario,
+    /// Publishers
+    #[arg(long, value_name = "N", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub connections: u32,
+    /// Closed loop: messages in flight on each connection
+    #[arg(long, value_name = "W", default_value_t = 16, conflicts_with = "rate",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub window: u16,
+    /// Open loop: messages a second in total. Each has an intended send time from which its latency
+    /// counts; late ones are sent, never skipped
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub rate: Option<u64>,
+    /// Open loop: messages in flight on each connection; what is beyond waits, and its latency
+    /// with it
+    #[arg(long, value_name = "N", default_value_t = 1024,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub in_flight_max: u16,
+    /// 1: a PUBACK answers each message. 0: nothing does, so a PINGREQ follows what is sent at once
+    /// and its answer says that the broker has read it; "acknowledged" means that then
+    #[arg(long, value_name = "QOS", default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub qos: u8,
+    /// What the messages carry; a pool of different ones, larger than what LZ4 looks back
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Kind::Random)]
+    pub payload: Kind,
+    /// Payload of each message
+    #[arg(long, value_name = "BYTES", default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub payload_bytes: u32,
+    /// Topic; {client} stands for the client id
+    #[arg(long, value_name = "TOPIC", default_value = "bench/{client}")]
+    pub topic: String,
+    /// Client ids are this and a number
+    #[arg(long, value_name = "PREFIX", default_value = "bench-")]
+    pub client_prefix: String,
+    /// Load before the measurement
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
+    pub warmup: Duration,
+    /// The measurement (--floor: each part of it)
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    pub duration: Duration,
+    /// Open loop: how long late acknowledgements are waited for
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
+    pub drain: Duration,
+    /// Pin the load generator (or the null sink) to this core
+    #[arg(long, value_name = "CORE")]
+    pub core: Option<usize>,
+    /// The process under test: report its CPU time a message and its memory
+    #[arg(long, value_name = "PID", alias = "engine-pid")]
+    pub pid: Option<u32>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// No line a second on stderr
+    #[arg(long)]
+    pub quiet: bool,
+    /// Measure the machine's own floor instead: loopback round trip, and write + flush on the disk
+    /// of --data-dir
+    #[arg(long, requires = "data_dir")]
+    pub floor: bool,
+    /// --floor: a directory on the disk in question
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// --floor: the core that an engine would run on
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub engine_core: usize,
+    /// Be a server instead that acknowledges and does nothing else, to know the generator's limit
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub null_sink: Option<SocketAddr>,
+}
+
+impl Args {
+    /// The load that they ask for.
+    ///
+    /// # Errors
+    /// When the broker's name cannot be resolved, or arguments do not fit together.
+    pub fn plan(&self) -> Result<Plan, BenchError> {
+        self.check()?;
+        let address = self.connect.to_socket_addrs().ok().and_then(|mut found| found.next());
+        let loop_kind = match (self.scenario, self.rate) {
+            (Scenario::Idle, _) => {
+                LoopKind::Open { rate_per_s: pings_per_s(self.connections), in_flight_max: 1 }
+            }
+            (_, Some(rate_per_s)) => {
+                LoopKind::Open { rate_per_s, in_flight_max: self.in_flight_max }
+            }
+            (_, None) => LoopKind::Closed { window: self.window },
+        };
+        Ok(Plan {
+            address: address.ok_or_else(|| BenchError::Address(self.connect.clone()))?,
+            version: self.mqtt_version,
+            scenario: self.scenario,
+            connections: self.connections,
+            loop_kind,
+            qos: self.qos,
+            payload: self.payload,
+            payload_bytes: self.payload_bytes as usize,
+            topic: self.topic.clone(),
+            client_prefix: self.client_prefix.clone(),
+            warmup: self.warmup,
+            duration: self.duration,
+            drain: self.drain,
+            process: self.pid,
+            progress: !self.quiet,
+        })
+    }
+
+    fn check(&self) -> Result<(), BenchError> {
+        let scenario = self.scenario;
+        let refused = |what: String| Err(BenchError::Usage(what));
+        if matches!(scenario, Scenario::Burst | Scenario::Skew) && self.rate.is_none() {
+            return refused(format!("--scenario {scenario} is a rate's shape; say --rate"));
+        }
+        if scenario == Scenario::Idle && self.rate.is_some() {
+            return refused("--scenario idle publishes nothing; leave --rate out".to_owned());
+        }
+        if scenario == Scenario::Skew && self.connections < 2 {
+            return refused("--scenario skew needs two connections at least".to_owned());
+        }
+        if self.payload == Kind::Json && (self.payload_bytes as usize) < JSON_BYTES_MIN {
+            return refused(format!(
+                "--payload json needs --payload-bytes of {JSON_BYTES_MIN} at least"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `250ms`, `10s`, `2m`; a bare number is seconds.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: f64 = digits.parse().map_err(|_| format!("{text:?} is not a time like 10s"))?;
+    let seconds = match &text[digits.len()..] {
+        "us" => number / 1e6,
+        "ms" => number / 1e3,
+        "" | "s" => number,
+        "m" => number * 60.0,
+        unit => return Err(format!("{unit:?} is not one of us, ms, s, m")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// What a line means, where it can be read.
+    pub fn parsed(line: &[&str]) -> Option<Args> {
+        Line::try_parse_from(std::iter::once(&"bench").chain(line)).ok().map(|line| line.args)
+    }
+
+    #[test]
+    fn times() {
+        fn check(text: &str, expected: Option<u64>) {
+            assert_eq!(parse_time(text).ok().map(|t| t.as_micros() as u64), expected, "{text}");
+        }
+        check("10s", Some(10_000_000));
+        check("250ms", Some(250_000));
+        check("1.5", Some(1_500_000));
+        check("2m", Some(120_000_000));
+        check("7us", Some(7));
+        check("-1s", None);
+        check("s", None);
+        check("3h", None);
+    }
+
+    #[test]
+    fn loops_are_open_or_closed() {
+        fn check(line: &[&str], expected: Option<LoopKind>) {
+            assert_eq!(parsed(line).map(|args| args.plan().unwrap().loop_kind), expected);
+        }
+        check(&[], Some(LoopKind::Closed { window: 16 }));
+        check(&["--window", "1"], Some(LoopKind::Closed { window: 1 }));
+        let open = LoopKind::Open { rate_per_s: 2000, in_flight_max: 1024 };
+        check(&["--rate", "2000"], Some(open));
+        check(&["--rate", "2000", "--scenario", "skew"], Some(open));
+        let idle = LoopKind::Open { rate_per_s: 4, in_flight_max: 1 };
+        check(&["--scenario", "idle"], Some(idle));
+        check(&["--rate", "2000", "--window", "4"], None);
+        check(&["--window", "0"], None);
+        check(&["--scenario", "fan-out"], None);
+        check(&["--qos", "2"], None);
+        check(&["--floor"], None);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_said() {
+        fn check(line: &[&str], expected: &str) {
+            let error = parsed(line).unwrap().plan().unwrap_err();
+            assert!(matches!(error, BenchError::Usage(_)), "{error}");
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        check(&["--scenario", "burst"], "--rate");
+        check(&["--scenario", "skew", "--rate", "9", "--connections", "1"], "two connections");
+        check(&["--scenario", "idle", "--rate", "9"], "publishes nothing");
+        check(&["--payload", "json", "--payload-bytes", "63"], "64 at least");
+    }
+}
