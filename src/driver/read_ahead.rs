@@ -1,9 +1,10 @@
 //! Files of a data directory, whole ones read ahead of who needs them, for tools that read everything.
 //!
 //! Comes in: the paths of the files that will be asked for, in order. Goes out: their bytes, while a
-//! thread already reads the next one, so that the disk never waits for who checks. What the disk
-//! cannot read is zeros, and named. The invariant: at most three whole files are in memory. Nothing
-//! is ever written; who tries gets an error.
+//! thread already reads the next one, so that the disk never waits for who checks. They are mapped,
+//! as copying them would cost more than checking them. What the disk cannot read is zeros, and named.
+//! The invariant: at most three whole files are mapped. Nothing is ever written; who tries gets an
+//! error.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -13,10 +14,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
 
 use super::disk_files::DiskFiles;
+use super::mapped::Mapped;
 use crate::log::Files;
+use crate::record::StableBytes;
 
-/// Bytes read at once, and zeros in the place of what cannot be read.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes that are zeros where the disk cannot read one of them.
+const PIECE_BYTES: usize = 4 << 10;
 
 /// Bytes that the disk could not read.
 #[derive(Debug, Clone)]
@@ -29,31 +32,35 @@ pub struct Unreadable {
     pub cause: String,
 }
 
-struct Arrived {
+struct Arrived<'a> {
     path: String,
-    bytes: io::Result<Vec<u8>>,
+    bytes: io::Result<Whole<'a>>,
     unreadable: Vec<Unreadable>,
 }
+
+type Whole<'a> = Box<dyn StableBytes + Send + 'a>;
 
 /// A data directory whose files are read ahead.
 pub struct ReadAhead<'a> {
     files: &'a DiskFiles,
-    arriving: Receiver<Arrived>,
+    arriving: Receiver<Arrived<'a>>,
     unreadable: RefCell<Vec<Unreadable>>,
 }
 
 impl<'a> ReadAhead<'a> {
-    /// Reads `paths` one after the other on a thread of `scope`; `progress` gets the bytes of each
-    /// piece.
+    /// Reads `paths` one after the other on a thread of `scope`; `progress` gets the bytes of each.
+    /// `lock` is the lock on the data directory.
     pub fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
-        files: &'a DiskFiles,
+        (files, lock): (&'a DiskFiles, &'a File),
         paths: Vec<String>,
         progress: impl FnMut(u64) + Send + 'scope,
-    ) -> Self {
+    ) -> Self
+    where
+        'a: 'scope,
+    {
         let (send, arriving) = sync_channel(1);
-        let own = files.clone();
-        scope.spawn(move || read_all(&own, paths, progress, &send));
+        scope.spawn(move || read_all((files, lock), paths, progress, &send));
         Self { files, arriving, unreadable: RefCell::default() }
     }
 
@@ -69,15 +76,19 @@ impl<'a> ReadAhead<'a> {
     }
 }
 
-fn read_all(
-    files: &DiskFiles,
+fn read_all<'a>(
+    (files, lock): (&'a DiskFiles, &'a File),
     paths: Vec<String>,
     mut progress: impl FnMut(u64),
-    send: &SyncSender<Arrived>,
+    send: &SyncSender<Arrived<'a>>,
 ) {
     for path in paths {
         let mut unreadable = Vec::new();
-        let bytes = read_whole(files, &path, &mut progress, &mut unreadable);
+        let bytes = match Mapped::read(&files.at(&path), lock) {
+            Ok(mapped) => Ok(Box::new(mapped) as Whole<'_>),
+            Err(_) => read_pieces(files, &path, &mut unreadable).map(|read| Box::new(read) as _),
+        };
+        progress(bytes.as_ref().map_or(0, |bytes| bytes.as_bytes().len() as u64));
         if send.send(Arrived { path, bytes, unreadable }).is_err() {
             // Nobody waits for them any more.
             return;
@@ -85,10 +96,10 @@ fn read_all(
     }
 }
 
-fn read_whole(
+/// Reads a file of which not everything can be read.
+fn read_pieces(
     files: &DiskFiles,
     path: &str,
-    progress: &mut impl FnMut(u64),
     unreadable: &mut Vec<Unreadable>,
 ) -> io::Result<Vec<u8>> {
     let file = File::open(files.at(path))?;
@@ -100,7 +111,6 @@ fn read_whole(
             piece.fill(0);
             unreadable.push(Unreadable { path: path.to_owned(), at, cause: cause.to_string() });
         }
-        progress(piece.len() as u64);
     }
     Ok(bytes)
 }
@@ -119,27 +129,29 @@ impl Files for ReadAhead<'_> {
     }
 
     fn read(&self, path: &str, at: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        if at == 0 && bytes == usize::MAX {
-            // Those that nobody asked for are passed by; one that was not announced is read now.
-            for arrived in self.arriving.iter() {
-                if arrived.path == path {
-                    self.unreadable.borrow_mut().extend(arrived.unreadable);
-                    return arrived.bytes;
-                }
-            }
-        }
         let failed = match self.files.read(path, at, bytes) {
             Err(failed) if matches!(self.files.size(path), Ok(Some(_))) => failed,
             read => return read,
         };
         let mut unreadable = Vec::new();
-        let whole = read_whole(self.files, path, &mut |_| (), &mut unreadable)?;
+        let whole = read_pieces(self.files, path, &mut unreadable)?;
         if unreadable.is_empty() {
             return Err(failed);
         }
         self.unreadable.borrow_mut().extend(unreadable);
         let start = usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
         Ok(whole[start..start.saturating_add(bytes).min(whole.len())].to_vec())
+    }
+
+    fn whole<'b>(&'b self, path: &str) -> io::Result<Box<dyn StableBytes + 'b>> {
+        // Those that nobody asked for are passed by; one that was not announced is read now.
+        for arrived in self.arriving.iter() {
+            if arrived.path == path {
+                self.unreadable.borrow_mut().extend(arrived.unreadable);
+                return arrived.bytes.map(|bytes| bytes as _);
+            }
+        }
+        Ok(Box::new(self.read(path, 0, usize::MAX)?))
     }
 
     fn create(&self, _path: &str, _bytes: &[u8]) -> io::Result<()> {
@@ -190,15 +202,20 @@ mod tests {
             std::fs::write(dir.path().join(name), name.repeat(PIECE_BYTES + 1)).unwrap();
         }
         let files = DiskFiles::new(dir.path());
+        let lock = File::create(dir.path().join("lock")).unwrap();
         let mut seen = 0;
         std::thread::scope(|scope| {
             let paths = ["a", "b", "c"].map(str::to_owned).to_vec();
-            let ahead = ReadAhead::start(scope, &files, paths, |bytes| seen += bytes);
-            let whole = |name: &str| ahead.read(name, 0, usize::MAX).unwrap();
-            assert_eq!(whole("a"), "a".repeat(PIECE_BYTES + 1).into_bytes());
+            let ahead = ReadAhead::start(scope, (&files, &lock), paths, |bytes| seen += bytes);
+            let check = |name: &str| {
+                let whole = ahead.whole(name).unwrap();
+                assert_eq!(whole.as_bytes(), name.repeat(PIECE_BYTES + 1).as_bytes(), "{name}");
+            };
+            check("a");
             assert_eq!(ahead.read("c", 3, 2).unwrap(), b"cc", "a part is read at once");
-            assert_eq!(whole("c"), "c".repeat(PIECE_BYTES + 1).into_bytes(), "one is passed by");
-            assert_eq!(whole("d"), "d".repeat(PIECE_BYTES + 1).into_bytes(), "not announced");
+            // One is passed by, and one was not announced.
+            check("c");
+            check("d");
             assert!(ahead.create("a", b"").is_err() && ahead.remove("a").is_err());
             assert!(ahead.into_unreadable().is_empty());
         });

@@ -7,6 +7,8 @@
 
 use std::io;
 
+use crate::record::StableBytes;
+
 /// A data directory.
 pub trait Files {
     /// Names in a directory, `""` being the data directory itself; empty where there is none.
@@ -20,6 +22,11 @@ pub trait Files {
 
     /// At most `bytes` bytes from `at` on; fewer where the file ends.
     fn read(&self, path: &str, at: u64, bytes: usize) -> io::Result<Vec<u8>>;
+
+    /// All bytes of a file.
+    fn whole<'a>(&'a self, path: &str) -> io::Result<Box<dyn StableBytes + 'a>> {
+        Ok(Box::new(self.read(path, 0, usize::MAX)?))
+    }
 
     /// Makes a file with these bytes, in the place of one that is there; not durable.
     fn create(&self, path: &str, bytes: &[u8]) -> io::Result<()>;

@@ -17,7 +17,7 @@ use super::scan::{BLOCK_MIN, Damage, Found, LogEnd, LogScan};
 use super::segment::{SegmentHeader, SegmentKey, identity, log_dir};
 use super::start::{Error, failed};
 use super::starts;
-use crate::record::Offset;
+use crate::record::{Offset, StableBytes};
 
 /// Enough for every segment header: 32,000 partitions in one log.
 const HEADER_BYTES_MAX: usize = 1 << 20;
@@ -171,7 +171,12 @@ fn inspect_sealed(
         }
         // The index is gone or harmed: the segment itself has everything.
         let mut scan = look.scan();
-        scan.scan_sealed(key, sealed.identity, Some(sealed.end), &read_whole(files, key)?);
+        scan.scan_sealed(
+            key,
+            sealed.identity,
+            Some(sealed.end),
+            read_whole(files, key)?.as_bytes(),
+        );
         take_alone(scan, block, look, recovery);
     }
     Ok(())
@@ -202,7 +207,7 @@ fn inspect_moved(
             }
             None => {
                 let mut scan = look.scan();
-                scan.scan_sealed(key, identity, None, &read_whole(files, key)?);
+                scan.scan_sealed(key, identity, None, read_whole(files, key)?.as_bytes());
                 take_alone(scan, block, look, recovery);
             }
         }
@@ -245,7 +250,7 @@ fn inspect_log(
             None => {
                 // Where it is not taken at its word, an index file still shows what was durable.
                 let known = read_index(files, key, identity(current.seed, key))?;
-                scan.scan(key, &read_whole(files, key)?, followed || known.is_some());
+                scan.scan(key, read_whole(files, key)?.as_bytes(), followed || known.is_some());
                 if let Some((end, _)) = known {
                     scan.must_reach(key, end.end);
                 }
@@ -375,7 +380,10 @@ pub fn read_index(
     Ok(index::decode_directory(&front).filter(|(end, _)| end.identity == identity))
 }
 
-fn read_whole(files: &dyn Files, key: SegmentKey) -> Result<Vec<u8>, Error> {
+fn read_whole<'a>(
+    files: &'a dyn Files,
+    key: SegmentKey,
+) -> Result<Box<dyn StableBytes + 'a>, Error> {
     let path = key.path();
-    files.read(&path, 0, usize::MAX).map_err(failed("reading", &path))
+    files.whole(&path).map_err(failed("reading", &path))
 }

@@ -105,7 +105,9 @@ impl Examined {
         let mut progress = Progress::new(bytes);
         let mut indexes = Indexes::default();
         let (recovery, unreadable) = thread::scope(|scope| {
-            let ahead = ReadAhead::start(scope, &files, paths, |bytes| progress.advance(bytes));
+            let ahead = ReadAhead::start(scope, (&files, directory.lock()), paths, |bytes| {
+                progress.advance(bytes);
+            });
             let recovery = inspect::examine(&ahead, manifest, &mut |key, index| {
                 indexes.take(&ahead, key, index)
             });

@@ -76,6 +76,11 @@ impl Directory {
         }
     }
 
+    /// The lock.
+    pub fn lock(&self) -> &File {
+        &self.lock
+    }
+
     /// The number of the stream with this name.
     ///
     /// # Errors
