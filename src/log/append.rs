@@ -5,7 +5,7 @@ use super::index::{IndexEntry, SegmentEnd};
 use super::partition::RESERVED_AHEAD;
 use super::segment::{self, SegmentKey};
 use super::{Log, Progress, Ticket};
-use crate::record::batch::{RecordParts, record_bytes_max};
+use crate::record::batch::{Headers, RecordParts, record_bytes_max};
 use crate::record::{Committed, Durability, Offset, PartitionId, SharedBytes, StreamId};
 
 /// Bytes that a batch costs in a frame beyond itself.
@@ -106,7 +106,7 @@ impl Log {
         record: &RecordParts<'a, H>,
     ) -> Result<Ticket, Full>
     where
-        H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        H: Headers<'a>,
     {
         let index = self.row_index(stream, partition).ok_or(Full)?;
         if !self.has_room(record.parts_bytes_max(), 1) {

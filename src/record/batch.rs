@@ -123,16 +123,30 @@ pub struct RecordParts<'a, H> {
     pub value: Option<&'a [u8]>,
     /// Arrival, milliseconds since 1970.
     pub timestamp_ms: i64,
-    /// Header names and values; iterated twice, once for the size.
+    /// Header names and values; visited twice, once for the size.
     pub headers: H,
 }
 
-impl<'a, H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone> RecordParts<'a, H> {
+/// The headers of a record: an iterator, or whatever knows them without one. They are gone through
+/// two or three times a record, where an iterator of several parts would be most of the work.
+pub trait Headers<'a> {
+    /// Calls `each` with every name and value, in their order.
+    fn visit(&self, each: impl FnMut(&'a [u8], &'a [u8]));
+}
+
+impl<'a, I: Iterator<Item = (&'a [u8], &'a [u8])> + Clone> Headers<'a> for I {
+    fn visit(&self, mut each: impl FnMut(&'a [u8], &'a [u8])) {
+        self.clone().for_each(|(name, value)| each(name, value));
+    }
+}
+
+impl<'a, H: Headers<'a>> RecordParts<'a, H> {
     /// Bytes that the parts take in a batch at the most, without what every record costs:
     /// [`record_bytes_max`] of nothing.
     pub fn parts_bytes_max(&self) -> usize {
-        let headers = self.headers.clone().map(|(name, value)| 10 + name.len() + value.len());
-        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers.sum::<usize>()
+        let mut bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len);
+        self.headers.visit(|name, value| bytes += 10 + name.len() + value.len());
+        bytes
     }
 }
 
@@ -171,13 +185,12 @@ impl BatchBuilder {
         batch_bytes_max: usize,
     ) -> usize
     where
-        H: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        H: Headers<'a>,
     {
         let before = self.bytes.len();
         let mut headers_bytes = 0;
         let mut header_count = 0_i64;
-        // `for_each`, not `for`: of a chain the former goes through each link in a loop of its own.
-        record.headers.clone().for_each(|(name, value)| {
+        record.headers.visit(|name, value| {
             headers_bytes += varint::size(name.len() as i64) + name.len();
             headers_bytes += varint::size(value.len() as i64) + value.len();
             header_count += 1;
@@ -212,7 +225,7 @@ impl BatchBuilder {
         varint::write(out, value_length);
         out.extend_from_slice(record.value.unwrap_or_default());
         varint::write(out, header_count);
-        record.headers.clone().for_each(|(name, value)| {
+        record.headers.visit(|name, value| {
             varint::write(out, name.len() as i64);
             out.extend_from_slice(name);
             varint::write(out, value.len() as i64);

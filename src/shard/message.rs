@@ -3,7 +3,7 @@
 
 use crate::ingest::mqtt::{Publish, UserProperties};
 use crate::record::PartitionBy;
-use crate::record::batch::RecordParts;
+use crate::record::batch::{Headers, RecordParts};
 
 /// The parts of a message, wherever they lie.
 #[derive(Debug, Clone, Copy)]
@@ -39,19 +39,7 @@ impl<'a> Message<'a> {
         &self,
         (by, compacted): (PartitionBy, bool),
         timestamp_ms: i64,
-    ) -> RecordParts<'a, impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone> {
-        let digit = |number: u8| -> &'static [u8] {
-            [b"0".as_slice(), b"1", b"2"][usize::from(number.min(2))]
-        };
-        let fixed = [
-            (b"mqtt.topic".as_slice(), self.topic),
-            (b"mqtt.qos".as_slice(), digit(self.qos)),
-            (b"mqtt.retain".as_slice(), digit(u8::from(self.retain))),
-        ];
-        let client = (b"mqtt.client_id".as_slice(), self.client_id);
-        let client = (by != PartitionBy::Client).then_some(client);
-        let content_type = self.content_type.map(|text| (b"mqtt.content_type".as_slice(), text));
-        let user = self.user_properties.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes()));
+    ) -> RecordParts<'a, MessageHeaders<'a>> {
         RecordParts {
             key: match by {
                 PartitionBy::Client => Some(self.client_id),
@@ -60,7 +48,37 @@ impl<'a> Message<'a> {
             },
             value: (!compacted || !self.payload.is_empty()).then_some(self.payload),
             timestamp_ms,
-            headers: fixed.into_iter().chain(client).chain(content_type).chain(user),
+            headers: MessageHeaders { message: *self, names_client: by != PartitionBy::Client },
+        }
+    }
+}
+
+/// The headers of a message's record.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageHeaders<'a> {
+    message: Message<'a>,
+    /// The client identifier is not the key.
+    names_client: bool,
+}
+
+impl<'a> Headers<'a> for MessageHeaders<'a> {
+    #[inline]
+    fn visit(&self, mut each: impl FnMut(&'a [u8], &'a [u8])) {
+        let digit = |number: u8| -> &'static [u8] {
+            [b"0".as_slice(), b"1", b"2"][usize::from(number.min(2))]
+        };
+        let message = &self.message;
+        each(b"mqtt.topic", message.topic);
+        each(b"mqtt.qos", digit(message.qos));
+        each(b"mqtt.retain", digit(u8::from(message.retain)));
+        if self.names_client {
+            each(b"mqtt.client_id", message.client_id);
+        }
+        if let Some(content_type) = message.content_type {
+            each(b"mqtt.content_type", content_type);
+        }
+        for (name, value) in message.user_properties.iter() {
+            each(name, value);
         }
     }
 }

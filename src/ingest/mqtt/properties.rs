@@ -97,14 +97,19 @@ pub(super) enum Value<'a> {
     Varint(usize),
     Text(&'a str),
     Binary(&'a [u8]),
-    Pair(&'a str, &'a str),
+    /// Two strings, well-formed; they are read where they lie ([`UserProperties`]).
+    Pair,
 }
 
 /// Reads the value that follows identifier `property`: of those that a client may send.
 #[inline]
 fn value<'a>(property: u8, reader: &mut Reader<'a>) -> Result<Value<'a>, Violation> {
     match property {
-        id::USER_PROPERTY => Ok(Value::Pair(reader.text()?, reader.text()?)),
+        id::USER_PROPERTY => {
+            reader.text()?;
+            reader.text()?;
+            Ok(Value::Pair)
+        }
         id::TOPIC_ALIAS | id::RECEIVE_MAXIMUM | id::TOPIC_ALIAS_MAXIMUM => {
             reader.two_bytes().map(Value::TwoBytes)
         }
@@ -210,7 +215,7 @@ impl<'a> UserProperties<'a> {
         self.count == 0
     }
 
-    /// Names and values; a name may come more than once.
+    /// Names and values, well-formed UTF-8; a name may come more than once.
     #[inline]
     pub fn iter(&self) -> UserPropertiesIter<'a> {
         UserPropertiesIter { reader: Reader::new(self.bytes), left: self.count }
@@ -219,7 +224,8 @@ impl<'a> UserProperties<'a> {
 
 impl std::fmt::Debug for UserProperties<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+        let text = String::from_utf8_lossy;
+        f.debug_list().entries(self.iter().map(|(name, value)| (text(name), text(value)))).finish()
     }
 }
 
@@ -230,7 +236,7 @@ impl PartialEq for UserProperties<'_> {
 }
 
 impl<'a> IntoIterator for UserProperties<'a> {
-    type Item = (&'a str, &'a str);
+    type Item = (&'a [u8], &'a [u8]);
     type IntoIter = UserPropertiesIter<'a>;
 
     fn into_iter(self) -> UserPropertiesIter<'a> {
@@ -246,17 +252,19 @@ pub struct UserPropertiesIter<'a> {
 }
 
 impl<'a> Iterator for UserPropertiesIter<'a> {
-    type Item = (&'a str, &'a str);
+    type Item = (&'a [u8], &'a [u8]);
 
     #[inline]
-    fn next(&mut self) -> Option<(&'a str, &'a str)> {
+    fn next(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         while self.left > 0 {
-            // The section was checked when the packet was read, so none of these fails.
+            // The section was checked when the packet was read: none of these fails, and no string
+            // needs another look.
             let property = self.reader.byte().ok()?;
-            if let Value::Pair(name, text) = value(property, &mut self.reader).ok()? {
+            if property == id::USER_PROPERTY {
                 self.left -= 1;
-                return Some((name, text));
+                return Some((self.reader.binary().ok()?, self.reader.binary().ok()?));
             }
+            value(property, &mut self.reader).ok()?;
         }
         None
     }
@@ -317,7 +325,8 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(user.iter().collect::<Vec<_>>(), [("a", "1"), ("a", "")]);
+        let expected: [(&[u8], &[u8]); 2] = [(b"a", b"1"), (b"a", b"")];
+        assert_eq!(user.iter().collect::<Vec<_>>(), expected);
         assert_eq!(user.iter().len(), 2);
         assert!(!user.is_empty() && UserProperties::NONE.is_empty());
         assert_eq!(user.into_iter().count(), 2);

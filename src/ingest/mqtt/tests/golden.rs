@@ -3,6 +3,9 @@
 
 use super::*;
 
+/// The user properties of the packets below.
+const USER: [(&[u8], &[u8]); 2] = [(b"k", b"v"), (b"k", b"")];
+
 /// A CONNECT on a fresh connection: cut anywhere it waits for the rest, whole it meets `expect`.
 #[track_caller]
 fn check_connect(packet: &[u8], expect: impl Fn(Connect<'_>)) {
@@ -107,7 +110,7 @@ fn connect_of_v5() {
         assert_eq!(connect.receive_maximum, 20);
         assert_eq!(connect.maximum_packet_size, Some(4096));
         assert_eq!(connect.topic_alias_maximum, 10);
-        assert_eq!(connect.user_properties.iter().collect::<Vec<_>>(), [("k", "v"), ("k", "")]);
+        assert_eq!(connect.user_properties.iter().collect::<Vec<_>>(), USER);
         assert_eq!((connect.username, connect.password), (None, Some(&b"pass"[..])));
     });
     check_connect(CONNECT_V5, |connect| {
@@ -221,7 +224,7 @@ fn publish_v5() {
     let (bytes, event) = connection.step(&LIMITS, packet, &mut out).unwrap();
     let Event::Publish(publish) = event else { panic!("{event:?}") };
     assert_eq!(bytes, packet.len());
-    assert_eq!(publish.user_properties.iter().collect::<Vec<_>>(), [("k", "v"), ("k", "")]);
+    assert_eq!(publish.user_properties.iter().collect::<Vec<_>>(), USER);
     let expected = Publish {
         qos: Qos::AtLeastOnce,
         packet_id: 10,
