@@ -161,6 +161,11 @@ impl File {
 }
 
 impl Disk {
+    /// A number below `end`, of the disk's own chance.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.random.below(end)
+    }
+
     pub fn new(seed: u64) -> Self {
         Self {
             files: Vec::new(),

@@ -291,6 +291,8 @@ impl Node {
             }
             Event::IndexWritten(key) => shard.log().on_index_written(key),
             Event::StartsSaved => shard.log().on_starts_saved(),
+            Event::Moved(moved) => shard.log().on_moved(&moved),
+            Event::Cleaned(ended) => shard.log().on_cleaned(&ended),
         }
     }
 

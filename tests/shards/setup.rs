@@ -52,7 +52,8 @@ pub struct Setup {
     pub segment_factor: u64,
     /// Segments are filled with zeros ahead, and used again.
     pub zeros: bool,
-    /// What a shard keeps of each stream, in bytes and milliseconds; `None` is all.
+    /// What a shard keeps of each stream, in bytes and milliseconds; `None` is all. The last of
+    /// several streams is kept whole.
     pub retention: Option<(u64, u64)>,
     /// Receive buffers: so many times four for each other shard.
     pub receive_factor: u16,
@@ -167,13 +168,17 @@ impl Setup {
 
     /// What the log of a shard is told.
     pub fn log(&self, shard: u32, begun: &Begun) -> log::Options {
-        let (retention_bytes, retention_ms) = self.retention.unwrap_or((u64::MAX, u64::MAX));
-        let stream = |stream: &Stream| StreamOptions {
-            durability: stream.durability,
-            compression: stream.compression,
-            retention_bytes,
-            retention_ms,
-            compaction: None,
+        let stream = |(number, stream): (usize, &Stream)| {
+            // The last of several is kept for ever: what is left of it is copied forward.
+            let all = number > 0 && number + 1 == self.streams.len();
+            let kept = self.retention.filter(|_| !all).unwrap_or((u64::MAX, u64::MAX));
+            StreamOptions {
+                durability: stream.durability,
+                compression: stream.compression,
+                retention_bytes: kept.0,
+                retention_ms: kept.1,
+                compaction: None,
+            }
         };
         let mut options = log::Options {
             generation: begun.generation,
@@ -189,9 +194,9 @@ impl Setup {
             read_cache_bytes: self.log_buffer_bytes(),
             read_bytes: 4 * BLOCK,
             segments_ahead: 1,
-            clean_live_max_percent: 0,
+            clean_live_max_percent: 90,
             compact_keys_max: 1,
-            streams: self.streams.iter().map(stream).collect(),
+            streams: self.streams.iter().enumerate().map(stream).collect(),
         };
         options.segment_bytes = options.segment_bytes_min() * self.segment_factor;
         options

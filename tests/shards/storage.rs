@@ -5,16 +5,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 
+use tidegate::log::clean::{Ended, Job, Moved, clean};
 use tidegate::log::segment::log_dir;
 use tidegate::log::start::SPARE_DIR;
 use tidegate::log::{Commit, FileKey, ReadRequest, Request, SegmentKey, starts};
 use tidegate::record::SharedBytes;
 
 use crate::disk::{Disk, Inode, SECTOR};
+use crate::disk_files::DiskFiles;
 use crate::random::Random;
 
 /// Files that are kept open for reading.
 const OPEN_FILES_MAX: usize = 4;
+/// Calls after which a job of the cleaner ends with the process, at the most.
+const CLEAN_CALLS_MAX: usize = 40;
 /// Bytes that are wiped of a file that is used again.
 const WIPED_BYTES: usize = 2 * SECTOR;
 
@@ -27,6 +31,8 @@ pub enum Event {
     SegmentRefused,
     IndexWritten(SegmentKey),
     StartsSaved,
+    Moved(Moved),
+    Cleaned(Ended),
 }
 
 /// What a step did to the commit that is under way.
@@ -45,6 +51,7 @@ enum Task {
     Make { key: SegmentKey, making: Making },
     Index { key: SegmentKey, bytes: Vec<u8>, step: usize },
     Starts { bytes: Vec<u8>, step: usize },
+    Clean(Box<Job>),
     Delete,
 }
 
@@ -82,8 +89,8 @@ pub struct Storage {
     pub raised: bool,
     /// No segment can be made.
     pub full: bool,
-    /// Index files that were written, segments that were deleted, and used again.
-    pub counts: [u64; 3],
+    /// Index files that were written, segments that were deleted, used again, and moved.
+    pub counts: [u64; 4],
 }
 
 impl Storage {
@@ -98,7 +105,7 @@ impl Storage {
             events: Vec::new(),
             raised: false,
             full: false,
-            counts: [0; 3],
+            counts: [0; 4],
             options,
         };
         storage.find_spares(disk);
@@ -135,6 +142,7 @@ impl Storage {
             Task::Make { key, .. } => format!("making {key:?}"),
             Task::Index { key, step, .. } => format!("step {step} of the index of {key:?}"),
             Task::Starts { step, .. } => format!("step {step} of the log starts"),
+            Task::Clean(job) => format!("cleaning {} runs into {:?}", job.runs.len(), job.first),
             Task::Delete => format!("deleting {:?}", self.deletions),
         });
         tasks.collect()
@@ -161,7 +169,7 @@ impl Storage {
                 self.tasks.push(Task::Index { key, bytes, step: 0 });
             }
             Request::SaveStarts(bytes) => self.tasks.push(Task::Starts { bytes, step: 0 }),
-            Request::Clean(job) => panic!("nothing is cleaned here yet: {job:?}"),
+            Request::Clean(job) => self.tasks.push(Task::Clean(job)),
             Request::Delete(key) => {
                 self.deletions.push_back(key);
                 if self.deletions.len() == 1 {
@@ -171,9 +179,14 @@ impl Storage {
         }
     }
 
-    /// The process ends in the middle of it: of a write that is under way some sectors are there.
+    /// The process ends in the middle of it: of a write that is under way some sectors are there, of
+    /// what is cleaned as much as was done by then.
     pub fn crash(&mut self, disk: &mut Disk) {
         for task in &self.tasks {
+            if let Task::Clean(job) = task {
+                let calls = 1 + disk.below(CLEAN_CALLS_MAX);
+                clean(&DiskFiles::new(disk, calls), job, &mut |_| ());
+            }
             if let Task::Commit { commit, bytes, written: false } = task
                 && let Some(&file) = self.writable.get(&commit.segment)
             {
@@ -202,6 +215,16 @@ impl Storage {
                 (Step::Nothing, self.step_index(disk, *key, bytes, step))
             }
             Task::Starts { bytes, step } => (Step::Nothing, self.step_starts(disk, bytes, step)),
+            // The cleaner takes its time, and what it does is seen when it is done.
+            Task::Clean(_) if random.below(3) > 0 => (Step::Nothing, false),
+            Task::Clean(job) => {
+                let events = &mut self.events;
+                let files = DiskFiles::new(disk, usize::MAX);
+                let ended = clean(&files, job, &mut |moved| events.push(Event::Moved(moved)));
+                self.counts[3] += ended.tally.segments;
+                self.report(Event::Cleaned(ended));
+                (Step::Nothing, true)
+            }
             Task::Delete => (Step::Nothing, self.step_delete(disk)),
         };
         if !over {

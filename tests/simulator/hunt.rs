@@ -93,7 +93,7 @@ impl Hunt {
         let (seconds, crashes) = (begun.elapsed().as_secs_f64(), all.crashes as f64);
         println!(
             "{seeds} seeds, {} steps, {} crashes, {} starts, {} acknowledged, {} records checked \
-             ({} crossed; segments filled, deleted, used again: {:?}; {} fenced ranges), {seconds:.1} s, {:.0} crashes/s",
+             ({} crossed; segments filled, deleted, used again, moved: {:?}; {} fenced ranges), {seconds:.1} s, {:.0} crashes/s",
             all.steps,
             all.crashes,
             all.starts,

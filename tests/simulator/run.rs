@@ -23,8 +23,8 @@ pub struct Figures {
     pub acknowledged: u64,
     pub checked: u64,
     pub crossed: u64,
-    /// Segments that were filled, deleted, and used again.
-    pub segments: [u64; 3],
+    /// Segments that were filled, deleted, used again, and moved.
+    pub segments: [u64; 4],
     pub fenced: u64,
     pub held: u64,
     /// Of everything that happened: the same seed has the same.
