@@ -7,18 +7,22 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::BenchError;
 use super::payload::{JSON_BYTES_MIN, Kind};
 use super::plan::{LoopKind, Plan, Scenario, pings_per_s};
+use super::sweep::Range;
 use super::wire::Version;
+use super::{BenchError, floor, html};
 
 /// Measure how fast an MQTT broker acknowledges messages
 ///
-/// The load generator is one thread that polls without ever sleeping: give it a core of its own
-/// (--core) and the broker another.
+/// The load generator polls without ever sleeping: give it a core of its own (--core), or several
+/// with a thread on each, and the broker others.
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(group(clap::ArgGroup::new("mode").args(["floor", "null_sink"])))]
 pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// The broker
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
     pub connect: String,
@@ -43,6 +47,14 @@ pub struct Args {
     /// counts; late ones are sent, never skipped
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub rate: Option<u64>,
+    /// The throughput–latency curve: measure the saturation in a closed loop, then run in the open
+    /// loop at parts of it
+    #[arg(long, value_name = "FROM%..TO%", conflicts_with_all = ["rate", "runs", "hgrm"])]
+    pub sweep: Option<Range>,
+    /// --sweep: at so many rates, evenly spaced
+    #[arg(long, value_name = "N", default_value_t = 11,
+        value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub sweep_points: u32,
     /// Open loop: messages in flight on each connection; what is beyond waits, and its latency
     /// with it
     #[arg(long, value_name = "N", default_value_t = 1024,
@@ -75,31 +87,55 @@ pub struct Args {
     /// Open loop: how long late acknowledgements are waited for
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
     pub drain: Duration,
-    /// Pin the load generator (or the null sink) to this core
-    #[arg(long, value_name = "CORE")]
-    pub core: Option<usize>,
+    /// Pin the load generator (or the null sink) to this core; several, as 1,2: a thread on each,
+    /// with its share of the connections
+    #[arg(long, value_name = "CORE", value_delimiter = ',')]
+    pub core: Vec<usize>,
     /// The process under test: report its CPU time a message and its memory
     #[arg(long, value_name = "PID", alias = "engine-pid")]
     pub pid: Option<u32>,
+    /// Run the load so often, and tell the median, lowest and highest of each figure
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Write the latencies of all runs as HdrHistogram's tools read them, in microseconds
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<PathBuf>,
+    /// Write the report as one HTML page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
     /// No line a second on stderr
     #[arg(long)]
     pub quiet: bool,
-    /// Measure the machine's own floor instead: loopback round trip, and write + flush on the disk
-    /// of --data-dir
+    /// Measure the machine's own floor instead: loopback round trip, write + flush on the disk of
+    /// --data-dir, hiccups of two cores that only spin, CPU time that the host takes away
     #[arg(long, requires = "data_dir")]
     pub floor: bool,
     /// --floor: a directory on the disk in question
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// --floor: the core that an engine would run on
+    /// Measure the floor on this directory's disk right before the load, and tell how far above it
+    /// the latencies are, and whether the machine was quiet enough to conclude anything
+    #[arg(long, value_name = "DIR", conflicts_with = "mode")]
+    pub floor_data: Option<PathBuf>,
+    /// --floor-data: time for each of the five parts
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
+    pub floor_part: Duration,
+    /// --floor, --floor-data: the core that an engine would run on
     #[arg(long, value_name = "CORE", default_value_t = 0)]
     pub engine_core: usize,
     /// Be a server instead that acknowledges and does nothing else, to know the generator's limit
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub null_sink: Option<SocketAddr>,
+}
+
+/// What is done with reports.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    Report(html::Args),
 }
 
 impl Args {
@@ -134,21 +170,55 @@ impl Args {
             duration: self.duration,
             drain: self.drain,
             process: self.pid,
+            cores: self.core.clone(),
             progress: !self.quiet,
+        })
+    }
+
+    /// The floor that is asked for, by itself or beside a load.
+    pub fn floor_options(&self) -> Option<floor::Options> {
+        let (data_dir, duration) = match (&self.data_dir, &self.floor_data) {
+            (Some(data_dir), _) if self.floor => (data_dir, self.duration),
+            (_, Some(data_dir)) => (data_dir, self.floor_part),
+            _ => return None,
+        };
+        Some(floor::Options {
+            data_dir: data_dir.clone(),
+            engine_core: self.engine_core,
+            load_core: self.core.first().copied().unwrap_or(self.engine_core + 1),
+            message_bytes: self.payload_bytes as usize,
+            duration: duration.min(Duration::from_secs(60)),
         })
     }
 
     fn check(&self) -> Result<(), BenchError> {
         let scenario = self.scenario;
         let refused = |what: String| Err(BenchError::Usage(what));
-        if matches!(scenario, Scenario::Burst | Scenario::Skew) && self.rate.is_none() {
+        if matches!(scenario, Scenario::Burst | Scenario::Skew)
+            && self.rate.is_none()
+            && self.sweep.is_none()
+        {
             return refused(format!("--scenario {scenario} is a rate's shape; say --rate"));
+        }
+        if matches!(scenario, Scenario::Idle | Scenario::ConnectStorm) && self.sweep.is_some() {
+            return refused(format!("--sweep is for loads that publish, not {scenario}"));
         }
         if scenario == Scenario::Idle && self.rate.is_some() {
             return refused("--scenario idle publishes nothing; leave --rate out".to_owned());
         }
         if scenario == Scenario::Skew && self.connections < 2 {
             return refused("--scenario skew needs two connections at least".to_owned());
+        }
+        if scenario == Scenario::ConnectStorm && self.floor_data.is_some() {
+            return refused("--floor-data is for loads; a storm has no floor yet".to_owned());
+        }
+        if scenario == Scenario::ConnectStorm && self.core.len() > 1 {
+            return refused("--scenario connect-storm runs on one --core".to_owned());
+        }
+        if self.core.len() > self.connections as usize {
+            return refused(
+                "there are more generator threads (--core) than connections".to_owned(),
+            );
         }
         if self.payload == Kind::Json && (self.payload_bytes as usize) < JSON_BYTES_MIN {
             return refused(format!(
@@ -221,6 +291,12 @@ pub mod tests {
         check(&["--scenario", "fan-out"], None);
         check(&["--qos", "2"], None);
         check(&["--floor"], None);
+        check(&["--rate", "9", "report", "a.json", "--html", "a.html"], None);
+        check(
+            &["--scenario", "burst", "--sweep", "10%..90%"],
+            Some(LoopKind::Closed { window: 16 }),
+        );
+        check(&["--sweep", "10%..90%", "--rate", "9"], None);
     }
 
     #[test]
@@ -231,8 +307,12 @@ pub mod tests {
             assert!(error.to_string().contains(expected), "{error}");
         }
         check(&["--scenario", "burst"], "--rate");
+        check(&["--scenario", "idle", "--sweep", "10%..90%"], "loads that publish");
         check(&["--scenario", "skew", "--rate", "9", "--connections", "1"], "two connections");
         check(&["--scenario", "idle", "--rate", "9"], "publishes nothing");
+        check(&["--scenario", "connect-storm", "--floor-data", "d"], "no floor");
+        check(&["--scenario", "connect-storm", "--core", "1,2"], "one --core");
+        check(&["--connections", "1", "--core", "1,2"], "more generator threads");
         check(&["--payload", "json", "--payload-bytes", "63"], "64 at least");
     }
 }

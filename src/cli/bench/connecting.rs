@@ -56,17 +56,17 @@ impl Load<'_> {
     /// Opens every connection and waits until the broker has accepted all.
     pub fn connect(&mut self) -> Result<(), BenchError> {
         let storm = self.plan.scenario == Scenario::ConnectStorm;
+        let wanted = self.share.count(self.plan.connections);
         let (mut due, attempts_max) = match self.plan.loop_kind {
             LoopKind::Open { .. } if storm => (self.plan.schedule().map(Due::new), u32::MAX),
             LoopKind::Closed { window } if storm => (None, u32::from(window)),
             _ => (None, ATTEMPTS_MAX),
         };
         let mut heard = (self.connects.accepted, self.now_ns());
-        while self.connects.accepted < self.plan.connections {
+        while self.connects.accepted < wanted {
             let now_ns = self.now_ns();
             let begun = self.connects.begun();
-            let more =
-                begun < self.plan.connections && begun - self.connects.accepted < attempts_max;
+            let more = begun < wanted && begun - self.connects.accepted < attempts_max;
             let origin_ns = match &mut due {
                 _ if !more => None,
                 Some(due) => due.next(now_ns).map(|(_, intended_ns)| intended_ns),
@@ -95,7 +95,7 @@ impl Load<'_> {
         self.connects.tcp.saturating_record(self.now_ns() - begun_ns);
         self.sockets.push(socket);
         self.connects.origins.push(origin_ns);
-        let client_id = self.plan.client_id(index);
+        let client_id = self.plan.client_id(self.share.global(index));
         let hello = wire::connect(self.plan.version, &client_id, self.plan.keep_alive_s());
         if let Some(bytes) = self.ring.slot_mut(self.slots[index as usize]) {
             bytes.clear();
@@ -113,7 +113,7 @@ impl Load<'_> {
         if self.lost > 0 || u128::from(silent_ns) > CONNECT_TIMEOUT.as_nanos() {
             return Err(BenchError::NotAccepted {
                 accepted: self.connects.accepted,
-                wanted: self.plan.connections,
+                wanted: self.share.count(self.plan.connections),
                 lost: self.lost,
             });
         }
@@ -126,9 +126,9 @@ impl Load<'_> {
         let begun_ns = self.now_ns();
         self.connect()?;
         let times = StormTimes {
+            histogram: self.connects.latency.clone(),
             duration_ns: self.now_ns() - begun_ns,
             steal_ns: process::steal_ns() - steal_before,
-            latency: Percentiles::of(&self.connects.latency),
             tcp: Percentiles::of(&self.connects.tcp),
         };
         let usage = usage_before.zip(self.process_usage()?);

@@ -1,8 +1,9 @@
 //! The machine's own floor: what a durable acknowledgement cannot be faster than here.
 //!
-//! In: two cores and a directory. Out: the round trip of a message and its answer over loopback,
-//! and a 4 KiB write with flush onto zero-filled space of the directory's disk. Plain system calls
-//! on two pinned threads; no engine, no io_uring. It stands next to every latency that is reported.
+//! In: two cores and a directory. Out: the round trip of a message and its answer over loopback, a
+//! 4 KiB write with flush onto zero-filled space of the directory's disk, the hiccups of the two
+//! cores while they only spin, and the CPU time that the host took away. Plain system calls on two
+//! pinned threads; no engine, no io_uring. It stands next to every latency that is reported.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::measure::{Percentiles, histogram};
-use super::pin;
+use super::verdict::Noise;
+use super::{hiccups, pin, process};
 
 /// What to measure, and where.
 #[derive(Debug, Clone)]
@@ -44,6 +46,12 @@ pub struct Floor {
     pub sum_p99_us: f64,
     #[serde(rename = "sum_p99.9_us")]
     pub sum_p999_us: f64,
+    /// The longest gap of each millisecond on a core that only spins, both cores at once.
+    pub hiccups_engine_core: Percentiles,
+    pub hiccups_load_core: Percentiles,
+    /// Of all CPUs' time, while all this was measured.
+    pub steal_share: f64,
+    pub noise: Noise,
 }
 
 const ANSWER_BYTES: usize = 4;
@@ -56,12 +64,21 @@ const FILE_BYTES: usize = 16 << 20;
 /// When sockets or files cannot be made; `InvalidInput` from O_DIRECT means that the file system
 /// has none.
 pub fn measure(options: &Options) -> io::Result<Floor> {
+    let (begun, steal_before) = (Instant::now(), process::steal_ns());
     let round_trip = |load_spins, server_spins| round_trip(options, load_spins, server_spins);
     let round_trip_sleeping = round_trip(false, false)?;
     let round_trip_spinning = round_trip(true, true)?;
     let round_trip = round_trip(true, false)?;
     let write_flush = write_flush(options)?;
+    let cores = [options.engine_core, options.load_core];
+    let hiccups = hiccups::measure(&cores, options.duration)?;
+    let steal_ns = process::steal_ns().saturating_sub(steal_before);
+    let steal_share = process::share_of_cpus(steal_ns, begun.elapsed().as_nanos() as u64);
     Ok(Floor {
+        noise: Noise::judge(&hiccups, steal_share),
+        hiccups_engine_core: hiccups[0],
+        hiccups_load_core: hiccups[1],
+        steal_share,
         round_trip_sleeping,
         round_trip_spinning,
         sum_p50_us: round_trip.p50_us + write_flush.p50_us,
@@ -183,14 +200,17 @@ impl fmt::Display for Floor {
         line("loopback round trip, both ends poll", &self.round_trip_spinning)?;
         line("loopback round trip, load polls", &self.round_trip)?;
         line("4 KiB O_DIRECT write + fdatasync", &self.write_flush)?;
-        write!(
+        line("hiccups of the engine's core, a millisecond", &self.hiccups_engine_core)?;
+        line("hiccups of the load's core, a millisecond", &self.hiccups_load_core)?;
+        writeln!(
             f,
             "{:<44} p50 {:>7.1}  p99 {:>7.1}  p99.9 {:>7.1} µs",
             "floor (load polls + write + flush)",
             self.sum_p50_us,
             self.sum_p99_us,
             self.sum_p999_us
-        )
+        )?;
+        write!(f, "stolen by the host {:.2} %; {}", self.steal_share * 100.0, self.noise)
     }
 }
 
@@ -212,6 +232,7 @@ mod tests {
         let floor = measure(&options).unwrap();
         assert!(floor.round_trip_sleeping.count > 0);
         assert!(floor.write_flush.count > 0);
+        assert!(floor.hiccups_engine_core.count > 0 && floor.hiccups_load_core.count > 0);
         assert_eq!(floor.sum_p50_us, floor.round_trip.p50_us + floor.write_flush.p50_us);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

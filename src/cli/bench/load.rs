@@ -1,9 +1,9 @@
-//! The load generator: one thread, one socket ring, polling.
+//! The load generator on one thread: one socket ring, polling.
 //!
-//! In: a [`Plan`]. Out: a [`Report`]. Runs on the calling thread, which never sleeps while it
+//! In: a [`Plan`] and the thread's share of its connections. Out: a [`Part`]. Runs on the calling thread, which never sleeps while it
 //! measures: what it measures must not wait for it. Bookkeeping is [`Connection`] and
 //! [`Measurement`]; here are the sockets, the clock and the phases. The invariant: a turn of the
-//! loop allocates nothing. Absent: threads, retries, reconnects (a connection that breaks is
+//! loop allocates nothing. Absent: other threads (`threads` joins them), retries, reconnects (a connection that breaks is
 //! counted as lost).
 
 use std::io;
@@ -19,8 +19,9 @@ use super::measure::{CountBy, Measurement};
 use super::payload::Payloads;
 use super::plan::{LoopKind, Plan, Scenario};
 use super::process;
-use super::report::{ProcessReport, Report, StormReport};
+use super::report::StormReport;
 use super::schedule::Due;
+use super::threads::Share;
 use super::wire::{self, ConnectReply, Malformed, PublishHead, packet};
 use crate::driver::socket_ring::{Completion, Options, SlotId, SocketRing, Wait};
 
@@ -29,29 +30,34 @@ const SEND_BIT: u64 = 1 << 32;
 /// At most so much in one send.
 const SEND_BYTES_MAX: usize = 64 << 10;
 
-/// Runs the plan.
-///
-/// # Errors
-/// When the broker cannot be reached or refuses, or the ring fails. Lost connections and missing
-/// acknowledgements are in the report.
-pub fn run(plan: &Plan) -> Result<Report, BenchError> {
-    let mut load = Load::new(plan)?;
-    let usage = load.process_usage()?;
-    load.connect()?;
-    load.measure(usage.map_or(0, |usage| usage.rss_bytes))
-}
-
 /// Opens the plan's connections and nothing more.
 ///
 /// # Errors
-/// Those of [`run`].
+/// Those of [`threads::run`](super::threads::run).
 pub fn storm(plan: &Plan) -> Result<StormReport, BenchError> {
-    Load::new(plan)?.storm()
+    Load::new(plan, Share::WHOLE)?.storm()
 }
 
-/// The generator's state.
+/// What a thread has measured.
+#[derive(Debug)]
+pub struct Part {
+    pub measurement: Measurement,
+    pub connections_lost: u32,
+    pub receive_max: Option<u16>,
+    pub wall_ns: u64,
+    /// Of which it had nothing to do.
+    pub idle_ns: u64,
+    pub enters: u64,
+    /// All CPUs together, meanwhile.
+    pub steal_ns: u64,
+    /// Of the process under test, at both ends.
+    pub usage: Option<(process::Usage, process::Usage)>,
+}
+
+/// The state of a generator's thread. Its connections have indexes of their own.
 pub struct Load<'a> {
     pub(super) plan: &'a Plan,
+    pub(super) share: Share,
     pub(super) ring: SocketRing,
     pub(super) sockets: Vec<TcpStream>,
     connections: Vec<Connection>,
@@ -70,9 +76,14 @@ pub struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn new(plan: &'a Plan) -> Result<Self, BenchError> {
-        let count = plan.connections as usize;
-        let options = Options { entries: 4096, cq_entries: (4 * plan.connections).max(8192) };
+    /// With the connections of its share, none of them open.
+    ///
+    /// # Errors
+    /// When the ring cannot be made.
+    pub fn new(plan: &'a Plan, share: Share) -> Result<Self, BenchError> {
+        let own = share.count(plan.connections);
+        let count = own as usize;
+        let options = Options { entries: 4096, cq_entries: (4 * own).max(8192) };
         let mut ring = SocketRing::new(options).map_err(BenchError::Ring)?;
         ring.add_buffers(BUFFER_GROUP, 512, 2048).map_err(BenchError::Ring)?;
         let (in_flight_max, schedule) = match plan.loop_kind {
@@ -84,7 +95,7 @@ impl<'a> Load<'a> {
         let payloads = Arc::new(Payloads::new(plan.payload, plan.payload_bytes));
         let mut connections = Vec::with_capacity(count);
         let mut slots = Vec::with_capacity(count);
-        for index in 0..plan.connections {
+        for index in (0..own).map(|index| share.global(index)) {
             let content = content(plan, index, &payloads);
             let one = content.message_bytes();
             let all = one * usize::from(in_flight_max);
@@ -93,6 +104,7 @@ impl<'a> Load<'a> {
         }
         Ok(Self {
             plan,
+            share,
             ring,
             sockets: Vec::with_capacity(count),
             connections,
@@ -114,12 +126,14 @@ impl<'a> Load<'a> {
         self.clock.elapsed().as_nanos() as u64
     }
 
-    /// `rss_before_bytes`: of the process under test, before anything was connected.
-    fn measure(mut self, rss_before_bytes: u64) -> Result<Report, BenchError> {
-        // The schedule's time begins now.
-        self.clock = Instant::now();
+    /// Load and measurement; the schedule's time begins at `begin`.
+    ///
+    /// # Errors
+    /// When the ring fails, every connection broke, or the process under test is gone.
+    pub fn measure(mut self, begin: Instant) -> Result<Part, BenchError> {
+        self.clock = begin;
         if self.due.is_none() {
-            (0..self.plan.connections).for_each(|index| self.list(index));
+            (0..self.connections.len() as u32).for_each(|index| self.list(index));
         }
         self.turn_until(self.plan.warmup.as_nanos() as u64)?;
 
@@ -144,19 +158,16 @@ impl<'a> Load<'a> {
                 .unacknowledged()
                 .for_each(|origin_ns| self.measurement.never_acknowledged(origin_ns, now_ns));
         }
-        let wall_ns = ended_ns - start_ns;
-        let mut report = Report::new(self.plan, &self.measurement, wall_ns as f64 / 1e9);
-        report.connections_lost = self.lost;
-        report.receive_max = self.receive_max;
-        report.generator_idle_share = idle_ns as f64 / wall_ns as f64;
-        report.acknowledgements_per_enter = self.measurement.arrived as f64 / enters.max(1) as f64;
-        report.steal_ms = (steal_after - steal_before) as f64 / 1e6;
-        if let (Some(before), Some(after)) = (before, after) {
-            let cpu_ns = process::cpu_ns_between(&before, &after);
-            let process = ProcessReport::new(cpu_ns, wall_ns, self.measurement.arrived, &after);
-            report.process = Some(process.grown_from(rss_before_bytes, self.plan));
-        }
-        Ok(report)
+        Ok(Part {
+            measurement: std::mem::replace(&mut self.measurement, Measurement::none()),
+            connections_lost: self.lost,
+            receive_max: self.receive_max,
+            wall_ns: ended_ns - start_ns,
+            idle_ns,
+            enters,
+            steal_ns: steal_after - steal_before,
+            usage: before.zip(after),
+        })
     }
 
     pub(super) fn process_usage(&self) -> Result<Option<process::Usage>, BenchError> {
@@ -178,7 +189,7 @@ impl<'a> Load<'a> {
             if now_ns >= line_ns {
                 self.progress(now_ns);
                 line_ns += SECOND_NS;
-                if self.lost == self.plan.connections {
+                if self.lost as usize == self.connections.len() {
                     return Err(BenchError::AllLost);
                 }
             }
@@ -218,7 +229,7 @@ impl<'a> Load<'a> {
     fn list_due(&mut self, now_ns: u64) {
         let Some(mut due) = self.due else { return };
         while let Some((connection, intended_ns)) = due.next(now_ns) {
-            let index = connection as u32;
+            let Some(index) = self.share.local(connection as u32) else { continue };
             self.measurement.message_due(intended_ns);
             self.connections[index as usize].message_due();
             self.list(index);
@@ -365,8 +376,12 @@ impl<'a> Load<'a> {
         let second = self.measurement.second_over(now_ns);
         if self.plan.progress {
             let in_flight: u64 = self.connections.iter().map(|c| u64::from(c.in_flight())).sum();
+            let thread = match self.share.threads {
+                1 => String::new(),
+                _ => format!("core {}: ", self.plan.cores[self.share.thread as usize]),
+            };
             eprintln!(
-                "{:5.0} s {:>9} acks/s  {in_flight:>6} in flight  p99 {:.1}  longest {:.1} ms",
+                "{thread}{:5.0} s {:>9} acks/s  {in_flight:>6} in flight  p99 {:.1}  longest {:.1} ms",
                 now_ns as f64 / 1e9,
                 second.acknowledgements,
                 second.p99_us / 1e3,
@@ -409,6 +424,8 @@ mod tests {
     use super::super::null_sink::tests::Sink;
     use super::super::payload::Kind;
     use super::super::plan::pings_per_s;
+    use super::super::runs::Outcome;
+    use super::super::threads::run;
     use super::super::wire::Version;
     use super::*;
 
@@ -428,6 +445,7 @@ mod tests {
             duration: Duration::from_millis(100),
             drain: Duration::from_secs(5),
             process: Some(std::process::id()),
+            cores: Vec::new(),
             progress: false,
         }
     }
@@ -457,6 +475,22 @@ mod tests {
         assert_eq!(report.latency.count, open.intended);
         assert_eq!(open.lag.count, open.intended);
         assert!(sink.stop() >= open.intended);
+    }
+
+    #[test]
+    fn threads_share_one_schedule() {
+        let sink = Sink::start();
+        let loop_kind = LoopKind::Open { rate_per_s: 5_000, in_flight_max: 100 };
+        // Two threads on the same core, for machines that have one.
+        let plan = Plan { cores: vec![0, 0], ..plan(&sink, Version::V5, loop_kind) };
+        let report = run(&plan).unwrap();
+        assert!(report.is_whole());
+        let open = report.open_loop.unwrap();
+        assert!((499..=501).contains(&open.intended), "{}", open.intended);
+        assert_eq!((report.latency.count, open.lag.count), (open.intended, open.intended));
+        assert!(sink.stop() >= open.intended);
+        let nowhere = Plan { cores: vec![0, 99_999], ..plan };
+        assert!(matches!(run(&nowhere), Err(BenchError::Pin(99_999))));
     }
 
     #[test]

@@ -74,6 +74,30 @@ impl Measurement {
         }
     }
 
+    /// Of nothing.
+    pub fn none() -> Self {
+        Self::new(CountBy::Arrival, 0)
+    }
+
+    /// Takes in what another thread has measured of the same window. Seconds are joined one by one;
+    /// their percentiles become those of the slower thread.
+    pub fn add(&mut self, other: &Self) {
+        // The bounds are the same for all.
+        let _ = self.latency.add(&other.latency);
+        let _ = self.lag.add(&other.lag);
+        for (second, more) in self.seconds.iter_mut().zip(&other.seconds) {
+            second.acknowledgements += more.acknowledgements;
+            second.p50_us = second.p50_us.max(more.p50_us);
+            second.p99_us = second.p99_us.max(more.p99_us);
+            second.max_us = second.max_us.max(more.max_us);
+        }
+        self.arrived += other.arrived;
+        self.intended += other.intended;
+        self.answered += other.answered;
+        self.refused += other.refused;
+        self.unacknowledged += other.unacknowledged;
+    }
+
     /// The window begins.
     pub fn open(&mut self, start_ns: u64, end_ns: u64) {
         self.start_ns = start_ns;
@@ -158,9 +182,9 @@ impl Measurement {
         self.answered >= self.intended
     }
 
-    /// The latencies.
-    pub fn latency(&self) -> Percentiles {
-        Percentiles::of(&self.latency)
+    /// The latencies, in nanoseconds.
+    pub fn latency(&self) -> &Histogram<u64> {
+        &self.latency
     }
 
     /// The generator's own lateness (open loop).
@@ -230,8 +254,8 @@ mod tests {
         it.acknowledged(150, 200);
         it.never_acknowledged(150, 300);
         assert_eq!((it.arrived, it.answered, it.unacknowledged), (2, 2, 0));
-        assert_eq!(it.latency().count, 2);
-        assert_eq!((it.latency().min_us, it.latency().max_us), (0.020, 0.049));
+        assert_eq!(it.latency().len(), 2);
+        assert_eq!((it.latency().min(), it.latency().max()), (20, 49));
     }
 
     #[test]
@@ -250,7 +274,7 @@ mod tests {
         it.never_acknowledged(199, 1_199);
         it.never_acknowledged(200, 1_200);
         assert_eq!((it.arrived, it.answered, it.unacknowledged), (2, 2, 1));
-        assert_eq!((it.latency().count, it.latency().max_us), (3, 1.0));
+        assert_eq!((it.latency().len(), it.latency().max()), (3, 1_000));
     }
 
     #[test]

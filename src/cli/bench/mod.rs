@@ -5,13 +5,16 @@
 //! machine's floor. They run on ordinary threads pinned where the arguments say.
 //!
 //! Reading order: `args` and `plan` (what is asked for), `schedule` (when messages are meant to go),
-//! `connection` and `measure` (the bookkeeping), `connecting` and `load` (sockets and phases),
+//! `connection` and `measure` (the bookkeeping), `connecting` and `load` (sockets and phases), `threads` (several of them),
 //! `report`.
 
 mod args;
 mod connecting;
 mod connection;
 mod floor;
+mod hgrm;
+mod hiccups;
+mod html;
 mod load;
 mod measure;
 mod null_sink;
@@ -19,16 +22,21 @@ mod payload;
 mod plan;
 mod process;
 mod report;
+mod runs;
 mod schedule;
+mod sweep;
+mod threads;
+mod verdict;
 mod wire;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 pub use args::Args;
 use plan::Scenario;
+use runs::{Outcome, Runs};
 
 /// Why there is no report, or none to be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +52,9 @@ pub enum BenchError {
     Refused(u8),
     #[error("the broker accepted {accepted} of {wanted} connections within 10 s and closed {lost}")]
     NotAccepted { accepted: u32, wanted: u32, lost: u32 },
+    /// Another thread tells why.
+    #[error("another generator thread failed")]
+    GaveUp,
     #[error("the broker closed every connection")]
     AllLost,
     #[error("not a result to trust: see the warnings")]
@@ -58,6 +69,10 @@ pub enum BenchError {
     NullSink(io::Error),
     #[error("the floor: {0}")]
     Floor(io::Error),
+    #[error("cannot write {0}: {1}")]
+    File(PathBuf, io::Error),
+    #[error("{0} cannot be put on the page: {1}")]
+    NoReport(PathBuf, String),
     #[error("the report as JSON: {0}")]
     Json(serde_json::Error),
 }
@@ -68,8 +83,11 @@ pub enum BenchError {
 /// Every variant of [`BenchError`]; connections that broke and messages that were refused or never
 /// acknowledged are an error too, after the report is printed.
 pub fn run(args: &Args) -> Result<(), BenchError> {
+    if let Some(args::Command::Report(report)) = &args.command {
+        return html::run(report);
+    }
     if let Some(address) = args.null_sink {
-        pin_if(args.core)?;
+        pin_if(args.core.first())?;
         let listener = TcpListener::bind(address).map_err(BenchError::NullSink)?;
         if !args.quiet {
             eprintln!("null sink on {address}: acknowledges and forgets; end it with Ctrl-C");
@@ -77,32 +95,76 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
         null_sink::serve(&listener, &AtomicBool::new(false)).map_err(BenchError::NullSink)?;
         return Ok(());
     }
-    if let (true, Some(data_dir)) = (args.floor, &args.data_dir) {
-        let options = floor::Options {
-            data_dir: data_dir.clone(),
-            engine_core: args.engine_core,
-            load_core: args.core.unwrap_or(args.engine_core + 1),
-            message_bytes: args.payload_bytes as usize,
-            duration: args.duration.min(Duration::from_secs(60)),
-        };
-        let floor = floor::measure(&options).map_err(BenchError::Floor)?;
-        return print(args.json, &floor);
+    if args.floor {
+        return floor_of(args)?.map_or(Ok(()), |floor| print(args.json, &floor));
     }
-    pin_if(args.core)?;
+    pin_if(args.core.first())?;
     let plan = args.plan()?;
-    if plan.scenario == Scenario::ConnectStorm {
-        return print(args.json, &load::storm(&plan)?);
+    if let Some(range) = args.sweep {
+        let percentages = range.percentages(args.sweep_points);
+        let floor = floor_of(args)?;
+        let sweep = sweep::measure(&plan, floor.as_ref(), args.in_flight_max, percentages)?;
+        if args.json {
+            warn(sweep.reports());
+        }
+        hand_out(args, &sweep)?;
+        return if sweep.is_whole() { Ok(()) } else { Err(BenchError::Untrustworthy) };
     }
-    let report = load::run(&plan)?;
-    print(args.json, &report)?;
+    match plan.scenario {
+        Scenario::ConnectStorm => repeat(args, || load::storm(&plan)),
+        _ => repeat(args, || {
+            let floor = floor_of(args)?;
+            Ok(threads::run(&plan)?.against(floor))
+        }),
+    }
+}
+
+/// On stdout, and as a page where that is asked for.
+fn hand_out<T: serde::Serialize + std::fmt::Display>(
+    args: &Args,
+    report: &T,
+) -> Result<(), BenchError> {
+    if let Some(path) = &args.html {
+        html::write_one(path, &args.connect, report)?;
+    }
+    print(args.json, report)
+}
+
+/// Warnings for those whose table nobody prints.
+fn warn<'a, R: Outcome + 'a>(reports: impl Iterator<Item = &'a R>) {
+    reports.flat_map(Outcome::warnings).for_each(|warning| eprintln!("WARNING: {warning}"));
+}
+
+fn floor_of(args: &Args) -> Result<Option<floor::Floor>, BenchError> {
+    let options = args.floor_options();
+    options.map(|options| floor::measure(&options)).transpose().map_err(BenchError::Floor)
+}
+
+/// Runs a load as often as asked and tells what it has shown.
+fn repeat<R: Outcome>(
+    args: &Args,
+    mut run: impl FnMut() -> Result<R, BenchError>,
+) -> Result<(), BenchError> {
+    let mut runs = Vec::new();
+    for number in 1..=args.runs {
+        if args.runs > 1 && !args.quiet {
+            eprintln!("run {number} of {}", args.runs);
+        }
+        runs.push(run()?);
+    }
+    if let Some(path) = &args.hgrm {
+        let text = hgrm::text(&runs::all_latencies(&runs));
+        std::fs::write(path, text).map_err(|error| BenchError::File(path.clone(), error))?;
+    }
     if args.json {
-        report.warnings().iter().for_each(|warning| eprintln!("WARNING: {warning}"));
+        warn(runs.iter());
     }
-    let unacknowledged = report.open_loop.as_ref().map_or(0, |open| open.unacknowledged);
-    if report.connections_lost > 0 || report.refused > 0 || unacknowledged > 0 {
-        return Err(BenchError::Untrustworthy);
+    let whole = runs.iter().all(Outcome::is_whole);
+    match <[R; 1]>::try_from(runs) {
+        Ok([run]) => hand_out(args, &run)?,
+        Err(runs) => hand_out(args, &Runs::new(runs)?)?,
     }
-    Ok(())
+    if whole { Ok(()) } else { Err(BenchError::Untrustworthy) }
 }
 
 fn print<T: serde::Serialize + std::fmt::Display>(json: bool, what: &T) -> Result<(), BenchError> {
@@ -114,13 +176,15 @@ fn print<T: serde::Serialize + std::fmt::Display>(json: bool, what: &T) -> Resul
     Ok(())
 }
 
-fn pin_if(core: Option<usize>) -> Result<(), BenchError> {
-    core.map_or(Ok(()), |core| pin(core).map_err(|_| BenchError::Pin(core)))
+fn pin_if(core: Option<&usize>) -> Result<(), BenchError> {
+    core.map_or(Ok(()), |&core| pin(core).map_err(|_| BenchError::Pin(core)))
 }
 
 /// Pins the calling thread.
 fn pin(core: usize) -> io::Result<()> {
-    if core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+    // Beyond its set of cores libc panics.
+    let in_set = core < libc::CPU_SETSIZE as usize;
+    if in_set && core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
         Ok(())
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidInput, format!("cannot pin to core {core}")))

@@ -93,6 +93,8 @@ pub struct Plan {
     pub drain: Duration,
     /// The process under test.
     pub process: Option<u32>,
+    /// One thread on each; none: the calling thread, as it is.
+    pub cores: Vec<usize>,
     /// A line a second on stderr.
     pub progress: bool,
 }
@@ -117,6 +119,11 @@ impl Plan {
             Scenario::Skew => even.with_skew(),
             Scenario::FanIn | Scenario::Idle | Scenario::ConnectStorm => even,
         })
+    }
+
+    /// Generator threads.
+    pub fn threads(&self) -> u32 {
+        (self.cores.len() as u32).max(1)
     }
 
     /// The keep-alive of its CONNECTs.

@@ -64,6 +64,21 @@ pub fn steal_ns() -> u64 {
     steal.and_then(|s| s.parse::<u64>().ok()).unwrap_or(0) * TICK_NS
 }
 
+/// CPU time as a share of what all CPUs have in `wall_ns`.
+pub fn share_of_cpus(cpu_ns: u64, wall_ns: u64) -> f64 {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let online = fs::read_to_string("/proc/stat").map_or(0, |stat| cpu_lines(&stat));
+    // The affinity of the calling thread, which may be pinned, is not the machine.
+    cpu_ns as f64 / (wall_ns.max(1) as f64 * cpus.max(online) as f64)
+}
+
+fn cpu_lines(stat: &str) -> usize {
+    let numbered = |line: &&str| {
+        line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    stat.lines().filter(numbered).count()
+}
+
 /// USER_HZ is 100 on every Linux that Rust runs on.
 const TICK_NS: u64 = 10_000_000;
 
@@ -110,6 +125,12 @@ mod tests {
         let before = at(&[(1, 100), (2, 50)], 0);
         assert_eq!(cpu_ns_between(&before, &at(&[(1, 150), (2, 51), (3, 7)], 10)), 58);
         assert_eq!(cpu_ns_between(&before, &at(&[(1, 150), (3, 7)], 10_000_000)), 10_000_000);
+    }
+
+    #[test]
+    fn cpus_are_counted_without_their_sum() {
+        assert_eq!(cpu_lines("cpu  9 0 9\ncpu0 4 0 4\ncpu1 5 0 5\nintr 7\n"), 2);
+        assert!(share_of_cpus(1, 1) <= 1.0);
     }
 
     #[test]

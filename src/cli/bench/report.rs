@@ -4,12 +4,18 @@
 
 use std::fmt;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::floor::Floor;
+use super::hgrm;
+use super::load::Part;
 use super::measure::{Measurement, Percentiles, Second};
 use super::plan::{LoopKind, Plan, Scenario};
-use super::process::{Usage, cpu_ns_between};
+use super::process::{Usage, cpu_ns_between, share_of_cpus};
+use super::runs::Outcome;
 use super::schedule::fell_behind;
+use super::verdict::AgainstFloor;
 
 /// One run.
 #[derive(Debug, Clone, Serialize)]
@@ -20,6 +26,7 @@ pub struct Report {
     pub qos: u8,
     pub payload: &'static str,
     pub connections: u32,
+    pub generator_threads: u32,
     /// Closed loop: messages in flight a connection.
     pub window: Option<u16>,
     pub payload_bytes: usize,
@@ -31,6 +38,10 @@ pub struct Report {
     /// From the send (closed loop) or the intended send time (open loop) to the PUBACK; with QoS 0
     /// and in the idle scenario to the PINGRESP behind it.
     pub latency: Percentiles,
+    /// (quantile, microseconds), for a plot.
+    pub latency_curve: Vec<(f64, f64)>,
+    #[serde(skip)]
+    pub latencies: Histogram<u64>,
     /// By time of arrival; the last one may be missing.
     pub seconds: Vec<Second>,
     pub open_loop: Option<OpenLoop>,
@@ -39,12 +50,14 @@ pub struct Report {
     pub connections_lost: u32,
     /// The broker's Receive Maximum, where it was smaller than what the plan wanted.
     pub receive_max: Option<u16>,
-    /// Of the generator's time it had nothing to do; near 0 it is the generator that is measured.
+    /// Of the generator's time (its busiest thread's) it had nothing to do; near 0 it is the generator that is measured.
     pub generator_idle_share: f64,
     pub acknowledgements_per_enter: f64,
     /// The host gave this much CPU time to others while the machine wanted it.
     pub steal_ms: f64,
     pub process: Option<ProcessReport>,
+    /// Where the floor was measured right before.
+    pub floor: Option<AgainstFloor>,
 }
 
 /// What only the open loop has.
@@ -123,8 +136,8 @@ impl fmt::Display for ProcessReport {
 }
 
 impl Report {
-    /// What the measurement itself knows; the load generator adds the rest.
-    pub fn new(plan: &Plan, measurement: &Measurement, duration_s: f64) -> Self {
+    /// What the measurement itself knows.
+    fn new(plan: &Plan, measurement: &Measurement, duration_s: f64) -> Self {
         let lag = measurement.lag();
         let (window, open_loop) = match plan.loop_kind {
             LoopKind::Closed { window } => (Some(window), None),
@@ -147,12 +160,15 @@ impl Report {
             qos: plan.qos,
             payload: plan.payload.name(),
             connections: plan.connections,
+            generator_threads: plan.threads(),
             window,
             payload_bytes: plan.payload_bytes,
             duration_s,
             acknowledgements: measurement.arrived,
             acknowledgements_per_s: measurement.arrived as f64 / duration_s.max(1e-9),
-            latency: measurement.latency(),
+            latency: Percentiles::of(measurement.latency()),
+            latency_curve: hgrm::curve(measurement.latency()),
+            latencies: measurement.latency().clone(),
             seconds: measurement.seconds().to_vec(),
             open_loop,
             refused: measurement.refused,
@@ -162,11 +178,58 @@ impl Report {
             acknowledgements_per_enter: 0.0,
             steal_ms: 0.0,
             process: None,
+            floor: None,
         }
     }
 
-    /// Whether the figures say what they seem to say; otherwise what to know first.
-    pub fn warnings(&self) -> Vec<String> {
+    /// Of all threads together; there is one at least.
+    pub fn of_parts(plan: &Plan, parts: Vec<Part>, rss_before_bytes: u64) -> Self {
+        let wall_ns = parts.iter().map(|part| part.wall_ns).max().unwrap_or(0).max(1);
+        let enters = parts.iter().map(|part| part.enters).sum::<u64>();
+        let idle = parts.iter().map(|part| part.idle_ns as f64 / part.wall_ns.max(1) as f64);
+        let idle_share = idle.fold(1.0, f64::min);
+        let lost = parts.iter().map(|part| part.connections_lost).sum();
+        let receive_max = parts.iter().filter_map(|part| part.receive_max).min();
+        let steal_ns = parts.iter().map(|part| part.steal_ns).max().unwrap_or(0);
+        let mut parts = parts.into_iter();
+        let (mut measurement, usage) = match parts.next() {
+            Some(part) => (part.measurement, part.usage),
+            None => (Measurement::none(), None),
+        };
+        parts.for_each(|part| measurement.add(&part.measurement));
+        let arrived = measurement.arrived;
+        let mut report = Self::new(plan, &measurement, wall_ns as f64 / 1e9);
+        report.connections_lost = lost;
+        report.receive_max = receive_max;
+        report.generator_idle_share = idle_share;
+        report.acknowledgements_per_enter = arrived as f64 / enters.max(1) as f64;
+        report.steal_ms = steal_ns as f64 / 1e6;
+        report.process = usage.map(|(before, after)| {
+            let cpu_ns = cpu_ns_between(&before, &after);
+            ProcessReport::new(cpu_ns, wall_ns, arrived, &after).grown_from(rss_before_bytes, plan)
+        });
+        report
+    }
+
+    /// Next to a floor that was measured right before.
+    pub fn against(mut self, floor: Option<Floor>) -> Self {
+        let steal = share_of_cpus((self.steal_ms * 1e6) as u64, (self.duration_s * 1e9) as u64);
+        self.floor = floor.map(|floor| AgainstFloor::new(floor, &self.latency, steal));
+        self
+    }
+}
+
+impl Outcome for Report {
+    fn latencies(&self) -> &Histogram<u64> {
+        &self.latencies
+    }
+
+    fn is_whole(&self) -> bool {
+        let unacknowledged = self.open_loop.as_ref().map_or(0, |open| open.unacknowledged);
+        self.connections_lost == 0 && self.refused == 0 && unacknowledged == 0
+    }
+
+    fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.connections_lost > 0 {
             warnings.push(format!(
@@ -198,9 +261,9 @@ impl Report {
         } else if self.generator_idle_share < 0.02 {
             warnings.push("the generator was busy all the time: it may be the limit".to_owned());
         }
-        if self.steal_ms > 1e3 * self.duration_s * 0.01 {
-            warnings.push(format!("the host took {:.0} ms of CPU time away", self.steal_ms));
-        }
+        warnings.extend(stolen(self.steal_ms, self.duration_s));
+        let noise = self.floor.as_ref().map(|floor| &floor.noise);
+        warnings.extend(noise.filter(|noise| noise.too_noisy).map(ToString::to_string));
         warnings
     }
 }
@@ -239,6 +302,9 @@ impl fmt::Display for Report {
         if let Some(process) = &self.process {
             writeln!(f, "process        {process}")?;
         }
+        if let Some(floor) = &self.floor {
+            write!(f, "{floor}")?;
+        }
         self.warnings().iter().try_for_each(|warning| writeln!(f, "WARNING: {warning}"))
     }
 }
@@ -257,6 +323,10 @@ pub struct StormReport {
     pub connects_per_s: f64,
     /// From the beginning of TCP's connect, or with a rate from its intended time, to the CONNACK.
     pub latency: Percentiles,
+    /// (quantile, microseconds), for a plot.
+    pub latency_curve: Vec<(f64, f64)>,
+    #[serde(skip)]
+    pub latencies: Histogram<u64>,
     /// TCP's connect alone.
     pub tcp: Percentiles,
     pub steal_ms: f64,
@@ -269,7 +339,7 @@ pub struct StormReport {
 pub struct StormTimes {
     pub duration_ns: u64,
     pub steal_ns: u64,
-    pub latency: Percentiles,
+    pub histogram: Histogram<u64>,
     pub tcp: Percentiles,
 }
 
@@ -295,12 +365,34 @@ impl StormReport {
             rate_per_s,
             duration_s,
             connects_per_s: f64::from(plan.connections) / duration_s.max(1e-9),
-            latency: times.latency,
+            latency: Percentiles::of(&times.histogram),
+            latency_curve: hgrm::curve(&times.histogram),
+            latencies: times.histogram.clone(),
             tcp: times.tcp,
             steal_ms: times.steal_ns as f64 / 1e6,
             process,
         }
     }
+}
+
+impl Outcome for StormReport {
+    fn latencies(&self) -> &Histogram<u64> {
+        &self.latencies
+    }
+
+    /// A storm that is not whole has no report.
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        stolen(self.steal_ms, self.duration_s).into_iter().collect()
+    }
+}
+
+fn stolen(steal_ms: f64, duration_s: f64) -> Option<String> {
+    (steal_ms > 1e3 * duration_s * 0.01)
+        .then(|| format!("the host took {steal_ms:.0} ms of CPU time away"))
 }
 
 impl fmt::Display for StormReport {
@@ -314,7 +406,7 @@ impl fmt::Display for StormReport {
         if let Some(process) = &self.process {
             writeln!(f, "process        {process}")?;
         }
-        Ok(())
+        self.warnings().iter().try_for_each(|warning| writeln!(f, "WARNING: {warning}"))
     }
 }
 

@@ -1,0 +1,177 @@
+//! Several generator threads: each with its share of the connections, its own ring and its core.
+//!
+//! In: a plan. Out: one report of all threads together. Connection `n` belongs to thread `n` modulo
+//! the threads; the schedule is one, each thread sends what its connections have of it. The
+//! invariant: all begin at one moment, when every connection of every thread is accepted, or none
+//! does. After that they share nothing.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Instant;
+
+use super::load::{Load, Part};
+use super::plan::Plan;
+use super::report::Report;
+use super::{BenchError, pin, process};
+
+/// Which connections are a thread's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub thread: u32,
+    pub threads: u32,
+}
+
+impl Share {
+    /// Of a generator that is one thread.
+    pub const WHOLE: Self = Self { thread: 0, threads: 1 };
+
+    /// How many of so many are its own.
+    pub fn count(self, connections: u32) -> u32 {
+        connections.saturating_sub(self.thread).div_ceil(self.threads)
+    }
+
+    /// Its `index`th connection among all.
+    pub fn global(self, index: u32) -> u32 {
+        self.thread + index * self.threads
+    }
+
+    /// A connection's place among its own.
+    #[inline]
+    pub fn local(self, connection: u32) -> Option<u32> {
+        (connection % self.threads == self.thread).then_some(connection / self.threads)
+    }
+}
+
+/// Where the threads wait for one another.
+#[derive(Debug)]
+pub struct Start {
+    threads: u32,
+    ready: AtomicU32,
+    failed: AtomicBool,
+    moment: OnceLock<Instant>,
+}
+
+impl Start {
+    pub fn new(threads: u32) -> Self {
+        Self {
+            threads,
+            ready: AtomicU32::new(0),
+            failed: AtomicBool::new(false),
+            moment: OnceLock::new(),
+        }
+    }
+
+    /// Waits until all threads are here: the moment at which time begins. `None` when one of them
+    /// will never come.
+    pub fn wait(&self) -> Option<Instant> {
+        // The counter orders nothing but itself; the moment comes through the OnceLock.
+        self.ready.fetch_add(1, Ordering::AcqRel);
+        while self.ready.load(Ordering::Acquire) < self.threads {
+            if self.failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            std::thread::yield_now();
+        }
+        Some(*self.moment.get_or_init(Instant::now))
+    }
+
+    fn give_up(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs the plan on as many threads as it names cores; on the calling thread where that is one.
+///
+/// # Errors
+/// When the broker cannot be reached or refuses, or a ring fails. Lost connections and missing
+/// acknowledgements are in the report.
+pub fn run(plan: &Plan) -> Result<Report, BenchError> {
+    let usage = plan
+        .process
+        .map(|pid| process::usage(pid).map_err(|error| BenchError::Process(pid, error)));
+    let rss_before_bytes = usage.transpose()?.map_or(0, |usage| usage.rss_bytes);
+    let threads = plan.threads();
+    let start = Start::new(threads);
+    let parts = if threads == 1 {
+        vec![part(plan, Share::WHOLE, &start)]
+    } else {
+        std::thread::scope(|scope| {
+            let spawned: Vec<_> =
+                (0..threads).map(|thread| spawn(scope, plan, thread, &start)).collect();
+            spawned.into_iter().map(join).collect()
+        })
+    };
+    // What made the others give up comes before their giving up.
+    let (parts, failures): (Vec<_>, Vec<_>) = parts.into_iter().partition(Result::is_ok);
+    let mut failures: Vec<_> = failures.into_iter().filter_map(Result::err).collect();
+    failures.sort_by_key(|error| matches!(error, BenchError::GaveUp));
+    match failures.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(Report::of_parts(plan, parts.into_iter().flatten().collect(), rss_before_bytes)),
+    }
+}
+
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    plan: &'scope Plan,
+    thread: u32,
+    start: &'scope Start,
+) -> ScopedJoinHandle<'scope, Result<Part, BenchError>> {
+    scope.spawn(move || {
+        let core = plan.cores[thread as usize];
+        let pinned = pin(core).map_err(|_| BenchError::Pin(core));
+        let share = Share { thread, threads: plan.threads() };
+        let result = pinned.and_then(|()| part(plan, share, start));
+        if result.is_err() {
+            start.give_up();
+        }
+        result
+    })
+}
+
+fn join(thread: ScopedJoinHandle<'_, Result<Part, BenchError>>) -> Result<Part, BenchError> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn part(plan: &Plan, share: Share, start: &Start) -> Result<Part, BenchError> {
+    let mut load = Load::new(plan, share)?;
+    load.connect()?;
+    load.measure(start.wait().ok_or(BenchError::GaveUp)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_every_connection_once() {
+        for (connections, threads) in [(10, 1), (10, 3), (3, 3), (7, 2)] {
+            let mut all = Vec::new();
+            for thread in 0..threads {
+                let share = Share { thread, threads };
+                for index in 0..share.count(connections) {
+                    let global = share.global(index);
+                    assert_eq!(share.local(global), Some(index));
+                    assert_eq!(share.local(global + 1).is_some(), threads == 1);
+                    all.push(global);
+                }
+            }
+            all.sort_unstable();
+            assert_eq!(all, (0..connections).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn threads_begin_together_or_not_at_all() {
+        let both = Start::new(2);
+        let (here, there) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| both.wait());
+            (both.wait(), other.join().unwrap())
+        });
+        assert!(here.is_some() && here == there);
+        let broken = Start::new(2);
+        broken.give_up();
+        assert_eq!(broken.wait(), None);
+    }
+}
