@@ -12,6 +12,7 @@ mod random;
 mod sequences;
 mod wire;
 
+mod benching;
 mod cleaning;
 mod consuming;
 mod cores;

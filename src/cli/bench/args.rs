@@ -7,6 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::consume::{self, STAMP_BYTES};
 use super::payload::{JSON_BYTES_MIN, Kind};
 use super::plan::{LoopKind, Plan, Scenario, pings_per_s};
 use super::sweep::Range;
@@ -91,6 +92,16 @@ pub struct Args {
     /// with its share of the connections
     #[arg(long, value_name = "CORE", value_delimiter = ',')]
     pub core: Vec<usize>,
+    /// A Kafka consumer reads along: report the latency from a message's send to it. It is a small
+    /// Fetch client of our own, not librdkafka. Payloads then begin with 16 bytes for it
+    #[arg(long, value_name = "HOST:PORT", requires = "stream")]
+    pub consume_kafka: Option<String>,
+    /// --consume-kafka: the stream (topic) into which the load goes
+    #[arg(long, value_name = "NAME")]
+    pub stream: Option<String>,
+    /// --consume-kafka: pin the consumer to this core
+    #[arg(long, value_name = "CORE")]
+    pub consumer_core: Option<usize>,
     /// The process under test: report its CPU time a message and its memory
     #[arg(long, value_name = "PID", alias = "engine-pid")]
     pub pid: Option<u32>,
@@ -171,8 +182,16 @@ impl Args {
             drain: self.drain,
             process: self.pid,
             cores: self.core.clone(),
+            consume: self.consume(),
             progress: !self.quiet,
         })
+    }
+
+    fn consume(&self) -> Option<consume::Options> {
+        let (bootstrap, stream) = self.consume_kafka.clone().zip(self.stream.clone())?;
+        let from_ns = self.warmup.as_nanos() as u64;
+        let to_ns = from_ns + self.duration.as_nanos() as u64;
+        Some(consume::Options { bootstrap, stream, core: self.consumer_core, from_ns, to_ns })
     }
 
     /// The floor that is asked for, by itself or beside a load.
@@ -200,8 +219,11 @@ impl Args {
         {
             return refused(format!("--scenario {scenario} is a rate's shape; say --rate"));
         }
-        if matches!(scenario, Scenario::Idle | Scenario::ConnectStorm) && self.sweep.is_some() {
-            return refused(format!("--sweep is for loads that publish, not {scenario}"));
+        let silent = matches!(scenario, Scenario::Idle | Scenario::ConnectStorm);
+        if silent && (self.sweep.is_some() || self.consume_kafka.is_some()) {
+            return refused(format!(
+                "--sweep and --consume-kafka are for loads that publish, not {scenario}"
+            ));
         }
         if scenario == Scenario::Idle && self.rate.is_some() {
             return refused("--scenario idle publishes nothing; leave --rate out".to_owned());
@@ -219,6 +241,12 @@ impl Args {
             return refused(
                 "there are more generator threads (--core) than connections".to_owned(),
             );
+        }
+        let stamps = self.payload != Kind::Json && self.payload_bytes as usize >= STAMP_BYTES;
+        if self.consume_kafka.is_some() && !stamps {
+            return refused(format!(
+                "--consume-kafka needs payloads of {STAMP_BYTES} bytes at least that are not JSON"
+            ));
         }
         if self.payload == Kind::Json && (self.payload_bytes as usize) < JSON_BYTES_MIN {
             return refused(format!(
@@ -312,6 +340,8 @@ pub mod tests {
         check(&["--scenario", "idle", "--rate", "9"], "publishes nothing");
         check(&["--scenario", "connect-storm", "--floor-data", "d"], "no floor");
         check(&["--scenario", "connect-storm", "--core", "1,2"], "one --core");
+        let consume = ["--consume-kafka", "h:1", "--stream", "s", "--payload-bytes", "8"];
+        check(&consume, "16 bytes");
         check(&["--connections", "1", "--core", "1,2"], "more generator threads");
         check(&["--payload", "json", "--payload-bytes", "63"], "64 at least");
     }

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::consume;
 use super::payload::Payloads;
 use super::schedule::Schedule;
 use super::wire::{PublishHead, Reassembly, packet};
@@ -66,6 +67,8 @@ pub struct Connection {
     pace: Pace,
     content: Content,
     next_payload: usize,
+    /// The tag that payloads carry, with their origin, for a consumer.
+    stamp: Option<u64>,
     /// Without PUBACKs: how many messages each PINGREQ that is under way stands for.
     asked: VecDeque<u32>,
     /// Without PUBACKs: the first packet identifier that they stand for.
@@ -102,6 +105,7 @@ impl Connection {
             content,
             // So that connections do not send the same at once.
             next_payload: index as usize * 7919,
+            stamp: None,
             asked: VecDeque::with_capacity(asked),
             oldest_packet_id: 1,
             reassembly: Reassembly::with_capacity(256),
@@ -116,6 +120,12 @@ impl Connection {
             lost: false,
             listed: false,
         }
+    }
+
+    /// Payloads, which have room for it, carry this tag and their origin.
+    pub fn stamped(mut self, tag: Option<u64>) -> Self {
+        self.stamp = tag;
+        self
     }
 
     /// The broker takes no more than this at once (MQTT 5's Receive Maximum). QoS 0 has no limit.
@@ -167,7 +177,7 @@ impl Connection {
             };
             // 0 means free; a nanosecond does not matter.
             self.origins[position] = origin_ns.max(1);
-            self.append(out);
+            self.append(out, origin_ns);
             self.next_packet_id = self.after(self.next_packet_id);
             self.sent += 1;
             count += 1;
@@ -181,12 +191,16 @@ impl Connection {
     }
 
     #[inline]
-    fn append(&mut self, out: &mut Vec<u8>) {
+    fn append(&mut self, out: &mut Vec<u8>, origin_ns: u64) {
         if let Content::Acknowledged(head, payloads) | Content::Unacknowledged(head, payloads) =
             &self.content
         {
             head.append(out, self.next_packet_id);
+            let payload_at = out.len();
             out.extend_from_slice(payloads.at(self.next_payload));
+            if let Some(tag) = self.stamp {
+                consume::stamp(&mut out[payload_at..], tag, origin_ns);
+            }
             self.next_payload = self.next_payload.wrapping_add(1);
         }
     }

@@ -35,7 +35,7 @@ const SEND_BYTES_MAX: usize = 64 << 10;
 /// # Errors
 /// Those of [`threads::run`](super::threads::run).
 pub fn storm(plan: &Plan) -> Result<StormReport, BenchError> {
-    Load::new(plan, Share::WHOLE)?.storm()
+    Load::new(plan, Share::WHOLE, None)?.storm()
 }
 
 /// What a thread has measured.
@@ -76,11 +76,11 @@ pub struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    /// With the connections of its share, none of them open.
+    /// With the connections of its share, none of them open. Payloads carry `tag` for a consumer.
     ///
     /// # Errors
     /// When the ring cannot be made.
-    pub fn new(plan: &'a Plan, share: Share) -> Result<Self, BenchError> {
+    pub fn new(plan: &'a Plan, share: Share, tag: Option<u64>) -> Result<Self, BenchError> {
         let own = share.count(plan.connections);
         let count = own as usize;
         let options = Options { entries: 4096, cq_entries: (4 * own).max(8192) };
@@ -100,7 +100,8 @@ impl<'a> Load<'a> {
             let one = content.message_bytes();
             let all = one * usize::from(in_flight_max);
             slots.push(ring.add_send_slot(all.min(SEND_BYTES_MAX).max(one) + PING.len()));
-            connections.push(Connection::new(u64::from(index), pace, content, in_flight_max));
+            let connection = Connection::new(u64::from(index), pace, content, in_flight_max);
+            connections.push(connection.stamped(tag));
         }
         Ok(Self {
             plan,
@@ -178,7 +179,12 @@ impl<'a> Load<'a> {
     fn turn_until(&mut self, end_ns: u64) -> Result<(), BenchError> {
         const SECOND_NS: u64 = 1_000_000_000;
         let mut now_ns = self.now_ns();
-        let mut line_ns = now_ns + SECOND_NS;
+        // Whole seconds that end where the window does.
+        let seconds = (end_ns.saturating_sub(now_ns) + SECOND_NS / 2) / SECOND_NS;
+        let mut line_ns = match seconds {
+            0 => u64::MAX,
+            seconds => end_ns - (seconds - 1) * SECOND_NS,
+        };
         while now_ns < end_ns {
             let worked = self.turn(now_ns, end_ns)?;
             let next_ns = self.now_ns();
@@ -446,6 +452,7 @@ mod tests {
             drain: Duration::from_secs(5),
             process: Some(std::process::id()),
             cores: Vec::new(),
+            consume: None,
             progress: false,
         }
     }
@@ -488,9 +495,9 @@ mod tests {
         let open = report.open_loop.unwrap();
         assert!((499..=501).contains(&open.intended), "{}", open.intended);
         assert_eq!((report.latency.count, open.lag.count), (open.intended, open.intended));
-        assert!(sink.stop() >= open.intended);
         let nowhere = Plan { cores: vec![0, 99_999], ..plan };
         assert!(matches!(run(&nowhere), Err(BenchError::Pin(99_999))));
+        assert!(sink.stop() >= open.intended);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod args;
 mod connecting;
 mod connection;
+mod consume;
 mod floor;
 mod hgrm;
 mod hiccups;
@@ -65,6 +66,8 @@ pub enum BenchError {
     Process(u32, io::Error),
     #[error("cannot pin to core {0}: no such core, or not in this process's affinity mask")]
     Pin(usize),
+    #[error("the Kafka consumer: {0}")]
+    Consumer(io::Error),
     #[error("the null sink: {0}")]
     NullSink(io::Error),
     #[error("the floor: {0}")]
@@ -98,7 +101,6 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
     if args.floor {
         return floor_of(args)?.map_or(Ok(()), |floor| print(args.json, &floor));
     }
-    pin_if(args.core.first())?;
     let plan = args.plan()?;
     if let Some(range) = args.sweep {
         let percentages = range.percentages(args.sweep_points);
@@ -111,7 +113,10 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
         return if sweep.is_whole() { Ok(()) } else { Err(BenchError::Untrustworthy) };
     }
     match plan.scenario {
-        Scenario::ConnectStorm => repeat(args, || load::storm(&plan)),
+        Scenario::ConnectStorm => {
+            pin_if(args.core.first())?;
+            repeat(args, || load::storm(&plan))
+        }
         _ => repeat(args, || {
             let floor = floor_of(args)?;
             Ok(threads::run(&plan)?.against(floor))

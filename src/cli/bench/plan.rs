@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::consume;
 use super::payload::Kind;
 use super::schedule::Schedule;
 use super::wire::Version;
@@ -93,6 +94,8 @@ pub struct Plan {
     pub drain: Duration,
     /// The process under test.
     pub process: Option<u32>,
+    /// A Kafka consumer beside it.
+    pub consume: Option<consume::Options>,
     /// One thread on each; none: the calling thread, as it is.
     pub cores: Vec<usize>,
     /// A line a second on stderr.

@@ -42,7 +42,7 @@ pub struct Report {
     pub latency_curve: Vec<(f64, f64)>,
     #[serde(skip)]
     pub latencies: Histogram<u64>,
-    /// By time of arrival; the last one may be missing.
+    /// By time of arrival, in runs of a second and more.
     pub seconds: Vec<Second>,
     pub open_loop: Option<OpenLoop>,
     /// PUBACKs with an error code, of the whole run.
@@ -56,6 +56,8 @@ pub struct Report {
     /// The host gave this much CPU time to others while the machine wanted it.
     pub steal_ms: f64,
     pub process: Option<ProcessReport>,
+    /// Where a consumer read along.
+    pub consumer: Option<ConsumerReport>,
     /// Where the floor was measured right before.
     pub floor: Option<AgainstFloor>,
 }
@@ -73,6 +75,17 @@ pub struct OpenLoop {
     /// latency).
     pub lag: Percentiles,
     pub generator_fell_behind: bool,
+}
+
+/// From a message's send (closed loop) or intended send (open loop) to a Kafka consumer.
+#[derive(Debug, Clone, Serialize)]
+pub struct ConsumerReport {
+    pub client: &'static str,
+    pub latency: Percentiles,
+    /// (quantile, microseconds), for a plot.
+    pub latency_curve: Vec<(f64, f64)>,
+    /// Open loop: messages meant for the measured time that it has not seen, at the least.
+    pub unread: Option<u64>,
 }
 
 /// The process under test.
@@ -178,8 +191,20 @@ impl Report {
             acknowledgements_per_enter: 0.0,
             steal_ms: 0.0,
             process: None,
+            consumer: None,
             floor: None,
         }
+    }
+
+    /// With what a consumer has read of it.
+    pub fn consumed(&mut self, latencies: &Histogram<u64>) {
+        let intended = self.open_loop.as_ref().map(|open| open.intended);
+        self.consumer = Some(ConsumerReport {
+            client: "own Fetch client, not librdkafka",
+            latency: Percentiles::of(latencies),
+            latency_curve: hgrm::curve(latencies),
+            unread: intended.map(|intended| intended.saturating_sub(latencies.len())),
+        });
     }
 
     /// Of all threads together; there is one at least.
@@ -262,6 +287,10 @@ impl Outcome for Report {
             warnings.push("the generator was busy all the time: it may be the limit".to_owned());
         }
         warnings.extend(stolen(self.steal_ms, self.duration_s));
+        let unread = self.consumer.as_ref().and_then(|consumer| consumer.unread).unwrap_or(0);
+        if unread > 0 {
+            warnings.push(format!("the consumer has not seen {unread} messages"));
+        }
         let noise = self.floor.as_ref().map(|floor| &floor.noise);
         warnings.extend(noise.filter(|noise| noise.too_noisy).map(ToString::to_string));
         warnings
@@ -290,6 +319,9 @@ impl fmt::Display for Report {
         writeln!(f, ", {:.1} s", self.duration_s)?;
         writeln!(f, "acknowledged   {:.0}/s", self.acknowledgements_per_s)?;
         writeln!(f, "latency        {}", self.latency)?;
+        if let Some(consumer) = &self.consumer {
+            writeln!(f, "to a consumer  {}", consumer.latency)?;
+        }
         if let Some(open) = &self.open_loop {
             writeln!(f, "generator lag  {}", open.lag)?;
         }

@@ -5,11 +5,12 @@
 //! invariant: all begin at one moment, when every connection of every thread is accepted, or none
 //! does. After that they share nothing.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use super::consume::Consumers;
 use super::load::{Load, Part};
 use super::plan::Plan;
 use super::report::Report;
@@ -49,7 +50,7 @@ pub struct Start {
     threads: u32,
     ready: AtomicU32,
     failed: AtomicBool,
-    moment: OnceLock<Instant>,
+    moment: Arc<OnceLock<Instant>>,
 }
 
 impl Start {
@@ -58,7 +59,7 @@ impl Start {
             threads,
             ready: AtomicU32::new(0),
             failed: AtomicBool::new(false),
-            moment: OnceLock::new(),
+            moment: Arc::default(),
         }
     }
 
@@ -81,24 +82,42 @@ impl Start {
     }
 }
 
-/// Runs the plan on as many threads as it names cores; on the calling thread where that is one.
+/// Runs the plan on a thread for each core that it names; on the calling thread where it names none.
 ///
 /// # Errors
-/// When the broker cannot be reached or refuses, or a ring fails. Lost connections and missing
+/// When the consumer cannot read, the broker cannot be reached or refuses, or a ring fails. Lost connections and missing
 /// acknowledgements are in the report.
 pub fn run(plan: &Plan) -> Result<Report, BenchError> {
     let usage = plan
         .process
         .map(|pid| process::usage(pid).map_err(|error| BenchError::Process(pid, error)));
     let rss_before_bytes = usage.transpose()?.map_or(0, |usage| usage.rss_bytes);
-    let threads = plan.threads();
-    let start = Start::new(threads);
-    let parts = if threads == 1 {
-        vec![part(plan, Share::WHOLE, &start)]
+    let start = Start::new(plan.threads());
+    let tag = plan.consume.as_ref().map(|_| tag());
+    let consumers = plan.consume.as_ref().zip(tag).map(|(options, tag)| {
+        Consumers::start(options, tag, &start.moment).map_err(BenchError::Consumer)
+    });
+    let consumers = consumers.transpose()?;
+    let mut report = Report::of_parts(plan, parts(plan, tag, &start)?, rss_before_bytes);
+    if let Some(consumers) = consumers {
+        report.consumed(&consumers.finish().map_err(BenchError::Consumer)?);
+    }
+    Ok(report)
+}
+
+/// Another one in every run.
+fn tag() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_nanos() as u64 ^ u64::from(std::process::id()) << 48
+}
+
+fn parts(plan: &Plan, tag: Option<u64>, start: &Start) -> Result<Vec<Part>, BenchError> {
+    let parts = if plan.cores.is_empty() {
+        vec![part(plan, Share::WHOLE, tag, start)]
     } else {
         std::thread::scope(|scope| {
             let spawned: Vec<_> =
-                (0..threads).map(|thread| spawn(scope, plan, thread, &start)).collect();
+                (0..plan.threads()).map(|thread| spawn(scope, plan, thread, tag, start)).collect();
             spawned.into_iter().map(join).collect()
         })
     };
@@ -108,7 +127,7 @@ pub fn run(plan: &Plan) -> Result<Report, BenchError> {
     failures.sort_by_key(|error| matches!(error, BenchError::GaveUp));
     match failures.into_iter().next() {
         Some(error) => Err(error),
-        None => Ok(Report::of_parts(plan, parts.into_iter().flatten().collect(), rss_before_bytes)),
+        None => Ok(parts.into_iter().flatten().collect()),
     }
 }
 
@@ -116,13 +135,14 @@ fn spawn<'scope>(
     scope: &'scope Scope<'scope, '_>,
     plan: &'scope Plan,
     thread: u32,
+    tag: Option<u64>,
     start: &'scope Start,
 ) -> ScopedJoinHandle<'scope, Result<Part, BenchError>> {
     scope.spawn(move || {
         let core = plan.cores[thread as usize];
         let pinned = pin(core).map_err(|_| BenchError::Pin(core));
         let share = Share { thread, threads: plan.threads() };
-        let result = pinned.and_then(|()| part(plan, share, start));
+        let result = pinned.and_then(|()| part(plan, share, tag, start));
         if result.is_err() {
             start.give_up();
         }
@@ -134,8 +154,8 @@ fn join(thread: ScopedJoinHandle<'_, Result<Part, BenchError>>) -> Result<Part, 
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn part(plan: &Plan, share: Share, start: &Start) -> Result<Part, BenchError> {
-    let mut load = Load::new(plan, share)?;
+fn part(plan: &Plan, share: Share, tag: Option<u64>, start: &Start) -> Result<Part, BenchError> {
+    let mut load = Load::new(plan, share, tag)?;
     load.connect()?;
     load.measure(start.wait().ok_or(BenchError::GaveUp)?)
 }
