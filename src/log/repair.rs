@@ -95,6 +95,9 @@ impl Job<'_> {
         for segment in &mut recovered.segments {
             if self.harmed.contains(&segment.key) {
                 replace_segment(files, segment)?;
+            } else if !self.indexed.contains(&segment.key) {
+                // The next start makes it anew.
+                remove_index(files, segment.key)?;
             }
         }
         let manifest = self.finish(files, recovered)?;
@@ -145,8 +148,7 @@ fn replace_segment(files: &dyn Files, segment: &mut RecoveredSegment) -> Result<
     let (path, index_path) = (segment.key.path(), segment.key.index_path());
     let dir = log_dir(segment.key.generation, segment.key.log);
     let used = read_used(files, segment)?;
-    files.remove(&index_path).map_err(failed("removing", &index_path))?;
-    files.flush_dir(&dir).map_err(failed("flushing", &dir))?;
+    remove_index(files, segment.key)?;
     match rewrite(segment, &used) {
         Some((bytes, index)) => {
             replace(files, &format!("{path}.new"), &path, &bytes)?;
@@ -154,6 +156,12 @@ fn replace_segment(files: &dyn Files, segment: &mut RecoveredSegment) -> Result<
         }
         None => files.remove(&path).map_err(failed("removing", &path))?,
     }
+    files.flush_dir(&dir).map_err(failed("flushing", &dir))
+}
+
+fn remove_index(files: &dyn Files, key: SegmentKey) -> Result<(), Error> {
+    let (path, dir) = (key.index_path(), log_dir(key.generation, key.log));
+    files.remove(&path).map_err(failed("removing", &path))?;
     files.flush_dir(&dir).map_err(failed("flushing", &dir))
 }
 

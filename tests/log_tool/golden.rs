@@ -23,7 +23,7 @@ use crate::data::{
 
 /// Everything that the format has: several generations and shards, LZ4, reservations and gaps, a clean
 /// end, a moved segment, log starts, holes that are known.
-fn everything() -> (TempDir, PathBuf) {
+pub fn everything() -> (TempDir, PathBuf) {
     let (scratch, dir) = written();
     flip(&segment(&dir, 1, 0, 0), 4608 + 100);
     fs::remove_file(dir.join("g000001/s0000/0000000000.idx")).unwrap();
@@ -89,7 +89,7 @@ fn check_text(name: &str, text: &str) {
 }
 
 /// What the independent reader prints of a directory.
-fn read(dir: &Path) -> (i32, String, String) {
+pub fn read(dir: &Path) -> (i32, String, String) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/read_log.py");
     let output = Command::new("python3").arg(script).arg(dir).output().expect("python3 is there");
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -154,7 +154,7 @@ fn another_program_reads_the_same() {
 
 /// The reader goes by offset and prints what was moved once; it leaves out what was let go of, whose
 /// lines hold `let_go`.
-fn check_same_records(read: &str, dumped: &str, let_go: &str) {
+pub fn check_same_records(read: &str, dumped: &str, let_go: &str) {
     let mut read: Vec<_> = read.lines().collect();
     let kept = dumped.lines().filter(|line| !line.contains(let_go));
     let mut dumped: Vec<_> = kept.collect();

@@ -5,6 +5,7 @@
 mod data;
 mod exporting;
 mod golden;
+mod harming;
 mod looking;
 mod repairing;
 mod verifying;
