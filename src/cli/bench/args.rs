@@ -32,7 +32,8 @@ pub struct Args {
     pub mqtt_version: Version,
     /// fan-in: all connections publish alike. burst: the same with a second of ten times the rate
     /// in every ten. skew: one connection has 90 % of the rate. idle: all keep alive and nobody
-    /// publishes; with --pid, memory a connection. connect-storm: how fast connections are
+    /// publishes; with --pid, memory a connection (of a fresh process: one that has served as many
+    /// before has kept their memory). connect-storm: how fast connections are
     /// accepted, at --rate a second or as fast as --window attempts at once allow
     #[arg(long, value_name = "NAME", default_value = "fan-in")]
     pub scenario: Scenario,
