@@ -141,8 +141,19 @@ fn places(damages: &[Damage]) -> String {
     )
 }
 
-/// Nothing is ever written over.
-fn refuse_what_is_there(to: &Path, flag: &str) -> Result<(), Failure> {
+/// Nothing is ever written over, nor into the directory that is read.
+fn refuse_what_is_there(from: &Path, to: &Path, flag: &str) -> Result<(), Failure> {
+    let absolute = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    if let (Ok(from), Ok(to)) = (absolute(from), absolute(to))
+        && to != from
+        && to.starts_with(from)
+    {
+        let text = format!(
+            "{} lies in the data directory itself\n  name a directory beside it with {flag}",
+            to.display()
+        );
+        return Err(Failure::of_use(text));
+    }
     let is_free = match fs::read_dir(to) {
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => !to.exists(),

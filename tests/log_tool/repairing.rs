@@ -164,5 +164,6 @@ fn nothing_is_written_over() {
     check(&[], "--to");
     check(&["--to", dir.to_str().unwrap()], "is there and not empty");
     check(&["--to", scratch.path().to_str().unwrap()], "is there and not empty");
+    check(&["--to", dir.join("mended").to_str().unwrap()], "lies in the data directory itself");
     check(&["--to", "x", "--in-place"], "cannot be used with");
 }

@@ -46,7 +46,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let at_run_time = |error: Error| Failure::at_run_time(&error);
-    refuse_what_is_there(&args.kafka_segment, "--kafka-segment")?;
+    refuse_what_is_there(&args.dir, &args.kafka_segment, "--kafka-segment")?;
     let directory = Directory::open(&args.dir).map_err(at_run_time)?;
     let stream = args.stream.as_ref().map(|name| directory.stream(name)).transpose()?;
     let partition = args.partition.map(|asked| directory.partition(asked)).transpose()?;

@@ -56,7 +56,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let failed = |error: Error| Failure::at_run_time(&error);
     if let Some(to) = &args.to {
-        refuse_what_is_there(to, "--to")?;
+        refuse_what_is_there(&args.dir, to, "--to")?;
     }
     let (directory, manifest_copy) = Directory::open_to_repair(&args.dir).map_err(failed)?;
     let mut examined = Examined::take(&directory).map_err(failed)?;
