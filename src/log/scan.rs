@@ -19,7 +19,9 @@ use crate::record::batch::{self, BatchHeader};
 mod frames;
 
 pub use frames::frames_over_damage;
-use frames::{Place, frame_at, is_torn, next_in_place, proves_durable, whole_frames};
+use frames::{
+    Place, first_in_place, frame_at, is_torn, next_in_place, proves_durable, whole_frames,
+};
 
 /// The smallest block that a log may have: frames start at multiples of it.
 pub const BLOCK_MIN: usize = 512;
@@ -212,10 +214,8 @@ impl LogScan {
         followed: bool,
         foreign: bool,
     ) {
-        let ours =
-            whole_frames(file, 0).find(|(_, frame)| frame.header.segment_identity == identity);
         let block = self.block();
-        let Some((at, first)) = ours else {
+        let Some((at, base_position)) = first_in_place(key, identity, file) else {
             let what = match (foreign, file.is_empty()) {
                 (true, _) => HOLDS_ANOTHER,
                 (false, true) => "it is empty",
@@ -232,7 +232,6 @@ impl LogScan {
             }
             return;
         };
-        let base_position = first.header.position.saturating_sub(at as u64);
         let place = Place { key, identity, base_position, block };
         if followed || proves_durable(place, file, 0, base_position) {
             self.harm(key, 0, NO_HEADER);
@@ -591,6 +590,13 @@ mod tests {
         check(&|rig| rig.segment(2)[20] ^= 1, (2, 0), &[]);
         // The first frame of the active one: the second shows that it was durable.
         check(&|rig| rig.segment(2)[600] ^= 1, (2, 512), &[(8, 9)]);
+        // And its header too, with a misdirected write of the second in their place.
+        let harm = |rig: &mut Rig| {
+            rig.segment(2)[20] ^= 1;
+            let second = place_of(rig, 2, 1) as usize;
+            rig.segment(2).copy_within(second..second + 512, 512);
+        };
+        check(&harm, (2, 0), &[(8, 9)]);
         // All of it, in the middle of the log.
         let harm = |rig: &mut Rig| {
             rig.drop_index(1);

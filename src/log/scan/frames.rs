@@ -94,6 +94,22 @@ pub(super) fn whole_frames(file: &[u8], from: usize) -> impl Iterator<Item = (us
     })
 }
 
+/// The first whole frame of a segment whose header is lost, and the log position at which its file
+/// begins. Segments of a chain are as long as one another, so that few positions are possible: a
+/// frame that a misdirected write left where it does not belong gives an impossible one.
+pub(super) fn first_in_place(key: SegmentKey, identity: u64, file: &[u8]) -> Option<(usize, u64)> {
+    let is_possible = |base: u64| match key.sequence {
+        0 => base == 0,
+        before => base.is_multiple_of(before) && (base / before).is_multiple_of(BLOCK_MIN as u64),
+    };
+    whole_frames(file, 0).filter(|(_, f)| f.header.segment_identity == identity).find_map(
+        |(at, frame)| {
+            let base = frame.header.position.checked_sub(at as u64)?;
+            is_possible(base).then_some((at, base))
+        },
+    )
+}
+
 /// The place of the first whole frame from `from` on that stands where it belongs.
 pub(super) fn next_in_place(place: Place, file: &[u8], from: usize) -> Option<usize> {
     whole_frames(file, from).find(|(at, frame)| belongs(place, frame, *at)).map(|(at, _)| at)
