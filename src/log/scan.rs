@@ -19,9 +19,7 @@ use crate::record::batch::{self, BatchHeader};
 mod frames;
 
 pub use frames::frames_over_damage;
-use frames::{
-    Place, first_in_place, frame_at, is_torn, next_in_place, proves_durable, whole_frames,
-};
+use frames::{Place, first_in_place, frame_at, is_torn, next_in_place, proves_durable};
 
 /// The smallest block that a log may have: frames start at multiples of it.
 pub const BLOCK_MIN: usize = 512;
@@ -254,13 +252,8 @@ impl LogScan {
             None => {
                 let what = if foreign { HOLDS_ANOTHER } else { NO_HEADER };
                 self.harm(key, 0, what);
-                let mut frames = whole_frames(file, 0);
-                match frames.find(|(_, frame)| frame.header.segment_identity == identity) {
-                    Some((at, frame)) => {
-                        (at, None, frame.header.position.saturating_sub(at as u64))
-                    }
-                    None => return,
-                }
+                let Some((at, base)) = first_in_place(key, identity, file) else { return };
+                (at, None, base)
             }
         };
         let file = end.and_then(|end| file.get(..usize::try_from(end).ok()?)).unwrap_or(file);
@@ -597,6 +590,15 @@ mod tests {
             rig.segment(2).copy_within(second..second + 512, 512);
         };
         check(&harm, (2, 0), &[(8, 9)]);
+        // Likewise when an earlier start has sealed it.
+        let mut rig = three_segments();
+        let sealed_end = *ends(&rig.sound()).last().expect("three");
+        harm(&mut rig);
+        let (key, file) = (rig.key(2), rig.segment(2).clone());
+        let mut scan = LogScan::default();
+        scan.scan_sealed(key, segment::identity(SEED, key), Some(sealed_end), &file);
+        let end = scan.finish();
+        assert_eq!((ends(&end), next(&end, FLUSHED, 0)), (vec![sealed_end], records));
         // All of it, in the middle of the log.
         let harm = |rig: &mut Rig| {
             rig.drop_index(1);

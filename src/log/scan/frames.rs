@@ -99,6 +99,7 @@ pub(super) fn whole_frames(file: &[u8], from: usize) -> impl Iterator<Item = (us
 /// frame that a misdirected write left where it does not belong gives an impossible one.
 pub(super) fn first_in_place(key: SegmentKey, identity: u64, file: &[u8]) -> Option<(usize, u64)> {
     let is_possible = |base: u64| match key.sequence {
+        _ if key.moved => base == 0,
         0 => base == 0,
         before => base.is_multiple_of(before) && (base / before).is_multiple_of(BLOCK_MIN as u64),
     };
