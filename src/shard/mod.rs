@@ -472,11 +472,8 @@ impl Shard {
 
     /// Says goodbye to every connection, after the last acknowledgement.
     pub fn disconnect_all(&mut self) {
-        for (index, conn) in &mut self.conns {
+        for (index, conn) in self.conns.iter_mut().filter(|(_, conn)| conn.stage == Stage::Open) {
             let id = ConnId(index as u32);
-            if conn.stage != Stage::Open {
-                continue;
-            }
             if let Role::Mqtt(mqtt) = &mut conn.role {
                 mqtt.machine.disconnect(
                     station::Reason::ServerShuttingDown,
