@@ -4,6 +4,9 @@
 //! Stations do no I/O, know no clock and do not import one another: the shard joins them, and the
 //! driver moves the bytes. ARCHITECTURE.md is the map.
 
+#[macro_use]
+pub mod mutation;
+
 pub mod record;
 
 pub mod ingest;

@@ -118,7 +118,9 @@ impl Log {
                 .iter()
                 .map(|row| {
                     // Offsets that wait for this very commit are not part of what came before.
-                    row.offsets(Offset(row.next.0 - row.builder.record_count()))
+                    let waiting = row.builder.record_count();
+                    let waiting = if mutated!(HeaderCountsWaiting) { 0 } else { waiting };
+                    row.offsets(Offset(row.next.0 - waiting))
                 })
                 .collect(),
         };

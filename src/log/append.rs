@@ -67,7 +67,8 @@ impl Log {
     /// taken whole or not at all.
     pub fn has_room(&self, bytes: usize, records: usize) -> bool {
         let most = bytes + records * Self::price(0);
-        self.waiting_bytes + self.kept_bytes + most <= self.options.buffer_bytes
+        let kept = if mutated!(RoomPromisedTwice) { 0 } else { self.kept_bytes };
+        self.waiting_bytes + kept + most <= self.options.buffer_bytes
             && self.waiting_reserved + records as u64 <= RESERVED_WAITING_MAX
     }
 
@@ -196,6 +197,11 @@ impl Log {
         end <= self.options.segment_bytes
     }
 
+    /// A bug on purpose: the flush of a commit, or only of the first of a segment, is left out.
+    fn forgets_flush(is_first: bool) -> bool {
+        if mutated!(FirstCommitUnflushed) { is_first } else { mutated!(NoFlush) }
+    }
+
     /// Seals what waits into `out`, which has [`Log::commit_bytes`] and is aligned; `None` when
     /// there is nothing to seal. `wall_ms` and `age_ms` are the two clocks.
     ///
@@ -204,7 +210,7 @@ impl Log {
     pub fn seal(&mut self, out: &mut [u8], wall_ms: i64, age_ms: u64) -> Option<Commit> {
         self.commit_bytes()?;
         let full = self.active.at > 0 && !self.fits_active();
-        let closing = full && !self.active.is_flushed();
+        let closing = full && !self.active.is_flushed() && !mutated!(NoClosingFrame);
         if full && !closing {
             self.roll();
         }
@@ -225,6 +231,9 @@ impl Log {
         let (frame_bytes, crc) = writer.finish(&header, self.options.block);
         in_flight.commit.bytes = header_bytes + frame_bytes;
         in_flight.commit.flush |= closing || header_bytes > 0 || flags != 0;
+        if Self::forgets_flush(header_bytes > 0) {
+            (in_flight.commit.flush, in_flight.commit.tell_written) = (false, true);
+        }
         self.active.at = frame_at + frame_bytes as u64;
         self.active.crc = crc;
         in_flight.end_position = self.active.base_position + self.active.at;
@@ -237,6 +246,9 @@ impl Log {
             age_ms,
         };
         self.advance(&in_flight.touched, Durability::Memory);
+        if mutated!(ShownWhenSealed) {
+            self.advance(&in_flight.touched, Durability::Fsync);
+        }
         let commit = in_flight.commit;
         self.in_flight = Some(in_flight);
         Some(commit)
@@ -265,7 +277,10 @@ impl Log {
             previous_crc: self.active.crc,
             segment_identity: self.active.identity,
             position: self.active.base_position + frame_at,
-            durable: self.active.durable,
+            durable: match mutated!(DurableTooEarly) {
+                true => self.active.base_position + frame_at,
+                false => self.active.durable,
+            },
             wall_ms,
             age_ms,
             entry_count: 0,
@@ -329,7 +344,10 @@ impl Log {
         self.active.written = in_flight.commit.position + in_flight.commit.bytes as u64;
         self.advance(&in_flight.touched, Durability::Write);
         let complete = !in_flight.commit.flush;
-        if complete {
+        if Self::forgets_flush(in_flight.commit.position == 0) {
+            self.in_flight = Some(in_flight);
+            self.on_flushed();
+        } else if complete {
             self.recycle(in_flight);
         } else {
             self.in_flight = Some(in_flight);

@@ -89,7 +89,9 @@ impl Recovered {
                 if !log.uncertain.contains(&place) {
                     self.gaps.entry(place).or_default().push((offsets.next, offsets.ceiling));
                 }
-                offsets.next = offsets.ceiling;
+                if !mutated!(CeilingForgotten) {
+                    offsets.next = offsets.ceiling;
+                }
             }
             self.offsets.insert(place, offsets);
         }
@@ -125,7 +127,7 @@ impl Recovered {
             for partition in 0..partitions {
                 let (stream, partition) = (StreamId(stream as u32), PartitionId(partition));
                 let mut offsets = self.offsets(stream, partition);
-                let flushed = *durability == Durability::Fsync;
+                let flushed = *durability == Durability::Fsync || mutated!(NoReservation);
                 let ahead = if flushed { 0 } else { RESERVED_AHEAD };
                 offsets.ceiling = offsets.next.plus(ahead);
                 self.offsets.insert((stream.0, partition.0), offsets);

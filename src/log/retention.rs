@@ -193,6 +193,9 @@ impl Log {
             return;
         }
         self.leaving.saving = Some(std::mem::take(&mut self.leaving.released));
+        if mutated!(StartsNotAwaited) {
+            self.on_starts_saved();
+        }
         let rows = self.rows.iter().map(|row| (row.stream.0, row.partition.0, row.start));
         self.requests.push(Request::SaveStarts(starts::encode(rows)));
     }

@@ -141,8 +141,12 @@ fn recover(files: &dyn Files, manifest: &Manifest, block: usize) -> Result<Recov
         let path = key.path();
         let bytes = files.size(&path).map_err(failed("reading", &path))?.unwrap_or(0);
         // A growing file may lack the padding of its last frame, which every reader counts on.
-        if bytes != end.end {
-            files.resize(&path, end.end).map_err(failed("resizing", &path))?;
+        let whole = if mutated!(CutTooFar) { end.end - block as u64 } else { end.end };
+        if bytes != whole {
+            files.resize(&path, whole).map_err(failed("resizing", &path))?;
+        }
+        if mutated!(KeptUnflushed) {
+            return Ok(());
         }
         files.flush(&path).map_err(failed("flushing", &path))
     };
@@ -324,7 +328,9 @@ pub(super) fn replace(
     bytes: &[u8],
 ) -> Result<(), Error> {
     files.create(aside, bytes).map_err(failed("writing", aside))?;
-    files.flush(aside).map_err(failed("flushing", aside))?;
+    if !mutated!(RenamedUnflushed) {
+        files.flush(aside).map_err(failed("flushing", aside))?;
+    }
     files.rename(aside, path).map_err(failed("renaming", aside))
 }
 

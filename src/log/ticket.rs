@@ -52,7 +52,9 @@ impl Default for Progress {
 impl Progress {
     /// Whether what `ticket` stands for has the durability that it was promised.
     pub fn reached(&self, ticket: Ticket) -> bool {
-        ticket.written <= self.written && ticket.flushed <= self.flushed
+        let early = mutated!(AcknowledgedWhenWritten);
+        let flushed = if early { self.written } else { self.flushed };
+        ticket.written <= self.written && ticket.flushed <= flushed
     }
 }
 

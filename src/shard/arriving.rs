@@ -81,7 +81,7 @@ impl Arriving {
         for receiving in self.receiving.iter_mut().flatten() {
             let mut upto = None;
             while let Some((ticket, count)) = receiving.due.front() {
-                if !log.progress().reached(*ticket) {
+                if !log.progress().reached(*ticket) && !mutated!(SettledWhenAppended) {
                     break;
                 }
                 upto = Some(*count);
@@ -129,7 +129,8 @@ impl Arriving {
     pub fn publish(&mut self, into: &mut Vec<ShardId>) {
         for (index, receiving) in self.receiving.iter_mut().enumerate() {
             let Some(receiving) = receiving else { continue };
-            if receiving.lane.publish() | std::mem::take(&mut receiving.generous) {
+            let news = receiving.lane.publish() | std::mem::take(&mut receiving.generous);
+            if news && !mutated!(SettledUntold) {
                 into.push(ShardId(index as u32));
             }
         }

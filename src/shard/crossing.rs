@@ -177,7 +177,7 @@ impl Pins {
     /// Whether the receive buffer was pinned: it comes back by [`Pins::take_free`].
     pub fn end_received(&mut self) -> bool {
         let source = std::mem::replace(&mut self.source, Source::Passing);
-        matches!(source, Source::Receive(_, Some(_)))
+        matches!(source, Source::Receive(_, Some(_))) && !mutated!(BufferUsedEarly)
     }
 
     /// What is looked at next lies in an assembly buffer of `capacity` bytes. Returns what to end

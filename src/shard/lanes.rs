@@ -345,7 +345,8 @@ impl Lanes {
             if sending.wanter.is_none() {
                 // Who is next says what it needs when it has been looked at.
                 let told = sending.lane.want(u64::from(!sending.held.is_empty()));
-                if sending.lane.give_back(self.standing) || told {
+                let kept = mutated!(CreditKept);
+                if (!kept && sending.lane.give_back(self.standing)) || told {
                     self.tell.push(ShardId(index as u32));
                 }
             }

@@ -283,7 +283,9 @@ impl Core {
             self.send(id, conn);
             return false;
         }
-        if let Some((old, _)) = self.clients.insert(client_id, (id, conn.accepted_ns)) {
+        if let Some((old, _)) = self.clients.insert(client_id, (id, conn.accepted_ns))
+            && !mutated!(OldConnectionStays)
+        {
             self.taken_over.push(old);
         }
         if let Some(keep_alive) = mqtt.machine.keep_alive() {
@@ -431,6 +433,9 @@ impl Shard {
             let Role::Mqtt(mqtt) = &mut conn.role else { return false };
             let mut count = 0;
             let before = mqtt.unacknowledged.len();
+            if mutated!(AcknowledgedOutOfOrder) {
+                mqtt.unacknowledged.rotate_left(1.min(before));
+            }
             while let Some(oldest) = mqtt.unacknowledged.front() {
                 let reached = match oldest.due {
                     Due::Log(ticket) => core.log.progress().reached(ticket),

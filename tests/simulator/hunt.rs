@@ -10,11 +10,15 @@ use std::time::Instant;
 use crate::run::{Figures, run};
 
 /// Which seeds, and how.
+#[derive(Clone)]
 pub struct Hunt {
     pub from: u64,
     pub seeds: u64,
     pub jobs: usize,
     pub until: Option<Instant>,
+    /// The bug that the engine has, on purpose.
+    #[cfg(feature = "mutations")]
+    pub bug: Option<tidegate::mutation::Mutation>,
 }
 
 /// A seed for which something does not hold.
@@ -78,7 +82,29 @@ pub fn regressions(list: &str) -> impl Iterator<Item = u64> {
 impl Hunt {
     /// Simulates all seeds and prints how much that was.
     pub fn run(&self) -> Result<(), Failure> {
-        let (next, begun) = (AtomicU64::new(self.from), Instant::now());
+        let begun = Instant::now();
+        let (all, seeds, failure) = self.search();
+        let (seconds, crashes) = (begun.elapsed().as_secs_f64(), all.crashes as f64);
+        println!(
+            "{seeds} seeds, {} steps, {} crashes, {} starts, {} acknowledged, {} records checked \
+             ({} crossed; segments filled, deleted, used again, moved: {:?}; {} fenced ranges), \
+             {seconds:.1} s, {:.0} crashes/s",
+            all.steps,
+            all.crashes,
+            all.starts,
+            all.acknowledged,
+            all.checked,
+            all.crossed,
+            all.segments,
+            all.fenced,
+            crashes / seconds
+        );
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Simulates seeds until one fails: what they came to, how many they were, and which failed.
+    pub fn search(&self) -> (Figures, u64, Option<Failure>) {
+        let next = AtomicU64::new(self.from);
         let found = Mutex::new(None::<Failure>);
         let (mut all, mut seeds) = (Figures::default(), 0);
         std::thread::scope(|scope| {
@@ -90,24 +116,12 @@ impl Hunt {
                 seeds += count;
             }
         });
-        let (seconds, crashes) = (begun.elapsed().as_secs_f64(), all.crashes as f64);
-        println!(
-            "{seeds} seeds, {} steps, {} crashes, {} starts, {} acknowledged, {} records checked \
-             ({} crossed; segments filled, deleted, used again, moved: {:?}; {} fenced ranges), {seconds:.1} s, {:.0} crashes/s",
-            all.steps,
-            all.crashes,
-            all.starts,
-            all.acknowledged,
-            all.checked,
-            all.crossed,
-            all.segments,
-            all.fenced,
-            crashes / seconds
-        );
-        found.into_inner().expect("nobody panics with it").map_or(Ok(()), Err)
+        (all, seeds, found.into_inner().expect("nobody panics with it"))
     }
 
     fn work(&self, next: &AtomicU64, found: &Mutex<Option<Failure>>) -> (Figures, u64) {
+        #[cfg(feature = "mutations")]
+        tidegate::mutation::select(self.bug);
         let (mut all, mut seeds) = (Figures::default(), 0);
         loop {
             // Relaxed: a number that each thread takes once; nothing hangs on it.

@@ -35,6 +35,8 @@ mod world;
 
 mod case;
 mod hunt;
+#[cfg(feature = "mutations")]
+mod mutations;
 mod run;
 
 use std::process::ExitCode;
@@ -73,6 +75,10 @@ struct Arguments {
     /// Ends after so many seconds, if the seeds take longer.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Looks for the bugs that the engine has on purpose, one after the other.
+    #[cfg(feature = "mutations")]
+    #[arg(long)]
+    mutations: bool,
     /// What cargo passes on to tests.
     #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -91,7 +97,13 @@ fn main() -> ExitCode {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         }),
         until: arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        #[cfg(feature = "mutations")]
+        bug: None,
     };
+    #[cfg(feature = "mutations")]
+    if arguments.mutations {
+        return if mutations::find_all(&hunt) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if arguments.seeds.is_none() && arguments.seconds.is_none() && arguments.from == 0 {
         return tests(&hunt);
     }
