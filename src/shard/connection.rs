@@ -228,9 +228,7 @@ impl Core {
         match &mut conn.role {
             Role::Mqtt(mqtt) => {
                 self.options.metrics.mqtt.closed.increment(why);
-                if self.clients.get(&mqtt.client_id).is_some_and(|(holder, _)| *holder == id) {
-                    self.clients.remove(&mqtt.client_id);
-                }
+                self.clients.leave(&mqtt.client_id, id, self.clock.now_ns);
                 mqtt.unacknowledged.clear();
                 mqtt.unacknowledged_messages = 0;
                 if let Some(wait) = mqtt.held.take() {

@@ -7,6 +7,7 @@
 //! Deliberately absent: sockets, files, clocks; a simulator can drive it as the driver does.
 
 mod arriving;
+mod clients;
 mod connection;
 mod crossing;
 mod hold;
@@ -18,8 +19,7 @@ mod options;
 mod publish;
 mod timers;
 
-use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::collections::VecDeque;
 
 use slab::Slab;
 
@@ -27,6 +27,7 @@ use crate::ingest::mqtt as station;
 use crate::log::{Commit, Log, Needs};
 use crate::observe::{Close, Label, Reject, ShardMetrics, Station, StationTimes};
 use crate::record::{PartitionId, ShardId, SharedBytes, StreamId};
+use clients::Clients;
 use connection::{Conn, Role, Stage};
 pub use crossing::{Crossing, OWNED_BYTES_MAX};
 use lanes::Lanes;
@@ -107,8 +108,8 @@ pub(crate) struct Core {
     clock: Clock,
     requests: Vec<Request>,
     timers: Timers,
-    /// Connected MQTT clients by their identifiers, with the time at which they were accepted.
-    clients: HashMap<Rc<str>, (ConnId, u64)>,
+    /// Which connections speak for MQTT clients.
+    clients: Clients,
     /// Connections whose client has connected anew.
     taken_over: Vec<ConnId>,
     /// Connections with messages that wait for their acknowledgement.
@@ -142,6 +143,7 @@ impl Shard {
         let streams = log.options().streams.len();
         assert!(streams <= 1 << 16, "a slot of a ring holds the number of a stream in 16 bits");
         let lanes = Lanes::new(ways, &options);
+        let clients = Clients::new(options.connect_timeout_ns);
         let waiters = vec![Vec::new(); streams * options.partitions as usize];
         Self {
             conns: Slab::new(),
@@ -151,7 +153,7 @@ impl Shard {
                 clock: Clock::default(),
                 requests: Vec::new(),
                 timers: Timers::default(),
-                clients: HashMap::new(),
+                clients,
                 taken_over: Vec::new(),
                 waiting: Vec::new(),
                 acknowledged: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::clients::Entry;
 use super::connection::{Conn, Due, MqttConn, Role, Stage, Unacknowledged, WaitFor};
 use super::message::Message;
 use super::{ConnId, Core, Request, Shard, label_of};
@@ -275,18 +276,15 @@ impl Core {
         mqtt.machine.accept(&self.options.mqtt, told, &mut conn.out);
         mqtt.client_id = client_id.clone();
         mqtt.partition = partition;
-        if let Some((_, newer_ns)) = self.clients.get(&client_id)
-            && *newer_ns > conn.accepted_ns
-        {
-            // It came by another shard and was overtaken on its way by the client's next connection.
-            self.taken_over.push(id);
-            self.send(id, conn);
-            return false;
-        }
-        if let Some((old, _)) = self.clients.insert(client_id, (id, conn.accepted_ns))
-            && !mutated!(OldConnectionStays)
-        {
-            self.taken_over.push(old);
+        match self.clients.enter(&client_id, id, conn.accepted_ns, self.clock.now_ns) {
+            Entry::Alone => {}
+            Entry::TakesOver(_) if mutated!(OldConnectionStays) => {}
+            Entry::TakesOver(old) => self.taken_over.push(old),
+            Entry::Late => {
+                self.taken_over.push(id);
+                self.send(id, conn);
+                return false;
+            }
         }
         if let Some(keep_alive) = mqtt.machine.keep_alive() {
             self.set_timer(id, conn, self.clock.now_ns + keep_alive);

@@ -222,14 +222,9 @@ impl World {
         }
     }
 
-    /// A device leaves, if none of its earlier connections is open any more: one that is still being
-    /// handed over when a later one has come and gone is taken for a new one.
+    /// A device leaves. An earlier connection of it may still be on its way to its shard.
     pub fn leave(&mut self, device: usize, how: Leave) {
         let Some(index) = self.link(device) else { return };
-        let earlier = &self.links[..index];
-        if earlier.iter().any(|link| link.device == device && !link.closed) {
-            return;
-        }
         let link = &mut self.links[index];
         let whole = link.to_server.len();
         match how {
