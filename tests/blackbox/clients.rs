@@ -5,6 +5,7 @@
 //! fails it. Python comes from TIDEGATE_PYTHON, else from the environment that scripts/clients.sh
 //! makes under target/, else from the path.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -25,7 +26,7 @@ pub enum Consumer {
 pub const CONSUMERS: [Consumer; 3] = [Consumer::Kcat, Consumer::Confluent, Consumer::KafkaPython];
 
 /// A record as a Kafka client saw it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Record {
     pub partition: u32,
     pub offset: i64,
@@ -152,12 +153,29 @@ pub fn paho_publish(engine: &Engine, arguments: &[&str]) -> Vec<(String, u64, St
 
 /// Everything in a topic, in each partition's order, partitions ascending.
 pub fn read_all(consumer: Consumer, engine: &Engine, topic: &str) -> Vec<Record> {
+    read_on(consumer, engine, topic, &BTreeMap::new())
+}
+
+/// `read_all` of what is behind `from`, the offset at which a partition is read on; the others are
+/// read from their starts.
+pub fn read_on(
+    consumer: Consumer,
+    engine: &Engine,
+    topic: &str,
+    from: &BTreeMap<u32, i64>,
+) -> Vec<Record> {
     let mut records = match consumer {
-        Consumer::Kcat => kcat_records(&output(&mut kcat(engine, topic))),
+        Consumer::Kcat => {
+            let mut records = kcat_records(&output(&mut kcat(engine, topic)));
+            // kcat begins in all partitions alike.
+            records.retain(|record| Some(&record.offset) >= from.get(&record.partition));
+            records
+        }
         Consumer::Confluent | Consumer::KafkaPython => {
             let mut command = script("consume.py");
             command.args(["--library", library(consumer)]);
             command.args(["--bootstrap", &engine.bootstrap(), "--topic", topic]);
+            command.args(["--from", &serde_json::to_string(from).unwrap()]);
             let lines = String::from_utf8(output(&mut command)).unwrap();
             lines.lines().map(|line| python_record(&serde_json::from_str(line).unwrap())).collect()
         }

@@ -3,10 +3,11 @@
 One JSON line a record: {"partition", "offset", "timestamp", "key", "headers", "value"}; key and
 value in hexadecimal (null stays null), headers as [name, hexadecimal value] in their order.
 
-Without --follow it reads from the beginning to the end offsets that it saw at its start. With
---follow N it prints {"ready": true} when it stands at the end of every partition, and then the
+Without --follow it reads from the beginning (or from what --from says) to the end offsets that it
+saw at its start. With --follow N it prints {"ready": true} when it stands at the end of every partition, and then the
 next N records. With --time MS it reads nothing and prints, for each partition, the offset that
-ListOffsets gives for the timestamp: {"partition", "offset"}; -1 where there is none.
+ListOffsets gives for the timestamp: {"partition", "offset"}; -1 where there is none. It gives up
+when nothing comes for --timeout seconds.
 """
 
 import argparse
@@ -21,6 +22,8 @@ def arguments():
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--topic", default="telemetry")
     parser.add_argument("--follow", type=int, default=0, metavar="N")
+    parser.add_argument("--from", type=json.loads, default={}, metavar="JSON", dest="begin",
+                        help='where partitions are read from, {"PARTITION": OFFSET, …}')
     parser.add_argument("--time", type=int, metavar="MS")
     parser.add_argument("--timeout", type=float, default=60.0)
     return parser.parse_args()
@@ -173,17 +176,21 @@ class KafkaPython:
         return {part.partition: -1 if found is None else found.offset for part, found in answer.items()}
 
 
-def read_all(consumer, deadline):
+def read(consumer, begin, timeout):
     bounds = consumer.bounds()
-    wanted = {p: end for p, (start, end) in bounds.items() if end > start}
+    starts = {p: max(start, begin.get(str(p), start)) for p, (start, _) in bounds.items()}
+    wanted = {p: end for p, (_, end) in bounds.items() if end > starts[p]}
     if not wanted:
         return 0
-    consumer.assign({p: bounds[p][0] for p in wanted})
+    consumer.assign({p: starts[p] for p in wanted})
+    deadline = time.monotonic() + timeout
     while wanted:
         if time.monotonic() > deadline:
             print(f"not read to the end in time: {wanted}", file=sys.stderr)
             return 1
         records, ended = consumer.poll()
+        if records:
+            deadline = time.monotonic() + timeout
         for line in records:
             partition = line["partition"]
             if line["offset"] < bounds[partition][1]:
@@ -196,8 +203,9 @@ def read_all(consumer, deadline):
     return 0
 
 
-def follow(consumer, count, deadline):
+def follow(consumer, count, timeout):
     bounds = consumer.bounds()
+    deadline = time.monotonic() + timeout
     consumer.assign({p: end for p, (_, end) in bounds.items()})
     unseen = set(bounds)
     ready = False
@@ -220,14 +228,13 @@ def main():
     options = arguments()
     kind = Confluent if options.library == "confluent" else KafkaPython
     consumer = kind(options)
-    deadline = time.monotonic() + options.timeout
     if options.time is not None:
         for partition, offset in sorted(consumer.offsets_at(options.time).items()):
             show({"partition": partition, "offset": offset})
         return 0
     if options.follow:
-        return follow(consumer, options.follow, deadline)
-    return read_all(consumer, deadline)
+        return follow(consumer, options.follow, options.timeout)
+    return read(consumer, options.begin, options.timeout)
 
 
 if __name__ == "__main__":
