@@ -6,31 +6,10 @@ use std::io;
 
 use tidegate::log::Files;
 
+use crate::random::Random;
+
 /// What a disk writes whole or not at all.
 pub const SECTOR: usize = 512;
-
-/// Small, seeded, good enough: splitmix64.
-#[derive(Debug, Clone, Default)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `end`, 0 where that is 0.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % (end.max(1) as u64)) as usize
-    }
-
-    pub fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 #[derive(Debug, Clone, Default)]
 struct File {

@@ -10,7 +10,8 @@ use tidegate::log::start::{self, StreamWanted, Wanted};
 use tidegate::log::{Commit, Log, Needs, Options, Request, StreamOptions};
 use tidegate::record::{PartitionId, ShardId, StreamId, StreamName};
 
-use crate::disk::{Attempt, Disk, Random};
+use crate::disk::{Attempt, Disk};
+use crate::random::Random;
 
 /// What stays the same from start to start.
 #[derive(Debug, Clone)]

@@ -6,6 +6,8 @@
 mod disk;
 mod engine;
 mod model;
+#[path = "../shards/random.rs"]
+mod random;
 
 use std::cell::Cell;
 
@@ -277,8 +279,8 @@ fn restart(engine: &mut Engine, model: &mut Model, end: End, shards: u32, interr
     model.restarted(engine, end);
 }
 
-/// Returns what the cleaner did.
-fn run(setup: Setup, shards: u32, seed: u64, ops: &[Op]) -> Tally {
+/// An engine that started from an empty directory and went through all of it, and what it holds.
+fn after(setup: Setup, shards: u32, seed: u64, ops: &[Op]) -> (Engine, Model) {
     let mut model = Model::new(setup.streams.len(), setup.partitions);
     let mut engine = Engine::new(setup, seed);
     engine.start(shards, None).expect("an empty directory");
@@ -287,6 +289,12 @@ fn run(setup: Setup, shards: u32, seed: u64, ops: &[Op]) -> Tally {
     }
     engine.settle();
     model.observe(&mut engine);
+    (engine, model)
+}
+
+/// Returns what the cleaner did.
+fn run(setup: Setup, shards: u32, seed: u64, ops: &[Op]) -> Tally {
+    let (mut engine, mut model) = after(setup, shards, seed, ops);
     model.read_all(&mut engine, 10_000);
     model.check_compacted(&mut engine);
     restart(&mut engine, &mut model, End::PowerLoss, shards, &[]);
@@ -295,14 +303,7 @@ fn run(setup: Setup, shards: u32, seed: u64, ops: &[Op]) -> Tally {
 
 /// A disk that does what it says, and then one sector that is not what was written.
 fn harm(setup: Setup, shards: u32, seed: u64, ops: &[Op], place: (usize, usize), lost: bool) {
-    let mut model = Model::new(setup.streams.len(), setup.partitions);
-    let mut engine = Engine::new(setup, seed);
-    engine.start(shards, None).expect("an empty directory");
-    for op in ops {
-        apply(&mut engine, &mut model, op);
-    }
-    engine.settle();
-    model.observe(&mut engine);
+    let (mut engine, model) = after(setup, shards, seed, ops);
     let last: Vec<_> = engine.shards.iter().filter_map(|shard| shard.last).collect();
     engine.crash(true);
     let files = engine.disk.files();

@@ -6,8 +6,8 @@ use tidegate::log::{Log, Outcome, Request, Ticket, TimeLookup};
 use tidegate::record::batch::{BatchHeader, RecordParts, for_each_record};
 use tidegate::record::{Durability, Offset};
 
-use crate::disk::Random;
 use crate::engine::Engine;
+use crate::random::Random;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {

@@ -1,6 +1,6 @@
 //! Small, seeded, good enough: splitmix64.
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Random(pub u64);
 
 impl Random {
@@ -15,5 +15,9 @@ impl Random {
     /// A number below `end`, 0 where that is 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % (end.max(1) as u64)) as usize
+    }
+
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
     }
 }
