@@ -1,23 +1,26 @@
 //! The log's own work, next to what nobody gets around: the CRC-32C of the same bytes, copying them,
-//! and reading the same file from one end to the other.
+//! and plain reads and writes of as many bytes of a file.
 //!
-//! `cargo bench --bench log` (`-- --quick` for a first look). One thread; throughput in bytes of the
-//! segment. `append` and `recovery` do no I/O. `cold read` reads a file whose pages were given back
-//! to the kernel before each pass, through `Log::read` and plainly; it belongs to the machine's disk,
-//! and only the ratio says something. `tidegate log verify` against plain reads and a Kafka consumer
-//! against both is scripts/read-speed.sh.
+//! `cargo bench --bench log` (`-- --quick` for a first look). Throughput in bytes of the segments; in
+//! `compaction` in bytes that were read. `append` and `recovery` do no I/O, their references do, in
+//! the page cache. `verify` and `cold read` read files whose pages were given back to the kernel
+//! before each pass; what `cleaning` writes is flushed. These belong to the machine's disk, and only
+//! the ratios say something. `tidegate log verify` and a Kafka consumer against plain reads of
+//! gigabytes are scripts/read-speed.sh.
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::hint::black_box;
-use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::driver::disk_files::DiskFiles;
+use tidegate::driver::read_ahead::ReadAhead;
 use tidegate::log::clean::{Compaction, Job, clean};
+use tidegate::log::inspect::examine;
+use tidegate::log::manifest::{FEATURES, FORMAT, Generation, Manifest};
 use tidegate::log::recovery::Recovered;
 use tidegate::log::scan::LogScan;
 use tidegate::log::segment::log_dir;
@@ -32,6 +35,7 @@ const STREAMS: usize = 10;
 const PARTITIONS: u32 = 8;
 const SEGMENT_BYTES: u64 = 64 << 20;
 const PAYLOAD: [u8; 256] = [0x5a; 256];
+const VERIFIED_SEGMENTS: usize = 4;
 /// Records of a commit.
 const COMMIT_RECORDS: usize = 1_000;
 
@@ -69,24 +73,24 @@ struct Writer {
     commit: Vec<u8>,
     requests: Vec<Request>,
     number: usize,
-    /// The first segment and its index, as they would lie on disk.
-    segment: Vec<u8>,
-    index: Option<Vec<u8>>,
+    /// The first segments and their indexes, as they would lie on disk: as many as are to be kept.
+    segments: Vec<Vec<u8>>,
+    indexes: Vec<Vec<u8>>,
 }
 
 impl Writer {
-    fn new() -> Self {
+    /// One that keeps the first `kept` segments.
+    fn new(kept: usize) -> Self {
         let options = options();
-        let mut recovered = Recovered::default();
-        recovered.reserve(&[Durability::Fsync; STREAMS], PARTITIONS);
+        let mut recovered = fresh();
         recovered.settle();
         let mut writer = Self {
             log: Log::new(options, &recovered, &Needs::default(), SEED),
             commit: vec![0; 8 << 20],
             requests: Vec::new(),
             number: 0,
-            segment: vec![0; SEGMENT_BYTES as usize],
-            index: None,
+            segments: vec![vec![0; SEGMENT_BYTES as usize]; kept],
+            indexes: Vec::new(),
         };
         writer.answer();
         writer
@@ -102,8 +106,8 @@ impl Writer {
                 match request {
                     Request::MakeSegment(key) => self.log.on_segment_ready(key),
                     Request::WriteIndex { key, bytes } => {
-                        if key.sequence == 0 {
-                            self.index = Some(bytes);
+                        if self.indexes.len() < self.segments.len() {
+                            self.indexes.push(bytes);
                         }
                         self.log.on_index_written(key);
                     }
@@ -114,7 +118,7 @@ impl Writer {
     }
 
     /// Appends and commits. Returns the commit's bytes.
-    fn commit(&mut self, keep: bool) -> usize {
+    fn commit(&mut self) -> usize {
         for _ in 0..COMMIT_RECORDS {
             self.number += 1;
             let record = RecordParts {
@@ -130,9 +134,9 @@ impl Writer {
         }
         let commit =
             self.log.seal(&mut self.commit, 1_700_000_000_000, 1).expect("something waits");
-        if keep && commit.segment.sequence == 0 {
+        if let Some(segment) = self.segments.get_mut(commit.segment.sequence as usize) {
             let at = commit.position as usize;
-            self.segment[at..at + commit.bytes].copy_from_slice(&self.commit[..commit.bytes]);
+            segment[at..at + commit.bytes].copy_from_slice(&self.commit[..commit.bytes]);
         }
         if !self.log.on_written() {
             self.log.on_flushed();
@@ -141,53 +145,149 @@ impl Writer {
         commit.bytes
     }
 
-    /// A full segment with its index.
-    fn fill() -> (Vec<u8>, Vec<u8>) {
-        let mut writer = Self::new();
-        while writer.index.is_none() {
-            writer.commit(true);
+    /// One whose first `kept` segments are full.
+    fn filled(kept: usize) -> Self {
+        let mut writer = Self::new(kept);
+        while writer.indexes.len() < kept {
+            writer.commit();
         }
-        (writer.segment, writer.index.expect("written"))
+        writer
+    }
+
+    /// Puts the segments and their indexes into a data directory.
+    fn store(&self) -> (tempfile::TempDir, DiskFiles, Vec<SegmentKey>) {
+        let dir =
+            tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory on the disk");
+        let files = DiskFiles::new(dir.path());
+        files.make_dir(&log_dir(1, 0)).expect("made");
+        let keys: Vec<_> =
+            (0..self.segments.len() as u64).map(|n| SegmentKey::chain(1, 0, n)).collect();
+        for (key, (segment, index)) in
+            std::iter::zip(&keys, std::iter::zip(&self.segments, &self.indexes))
+        {
+            files.create(&key.path(), segment).expect("written");
+            files.create(&key.index_path(), index).expect("written");
+        }
+        (dir, files, keys)
     }
 }
 
+/// What a start from an empty directory recovers.
+fn fresh() -> Recovered {
+    let mut recovered = Recovered::default();
+    recovered.reserve(&[Durability::Fsync; STREAMS], PARTITIONS);
+    recovered
+}
+
 fn append(c: &mut Criterion) {
-    let mut writer = Writer::new();
-    let bytes = writer.commit(false);
+    let mut writer = Writer::new(0);
+    let bytes = writer.commit();
     let source = vec![0x5a_u8; bytes];
     let mut copy = vec![0_u8; bytes];
     let mut group = c.benchmark_group("append");
     group.throughput(Throughput::Bytes(bytes as u64));
     group.bench_function(format!("{COMMIT_RECORDS} records to a commit"), |b| {
-        b.iter(|| writer.commit(false));
+        b.iter(|| writer.commit());
     });
     group.bench_function("reference memcpy", |b| {
         b.iter(|| black_box(&mut copy).copy_from_slice(black_box(&source)));
     });
     group.bench_function("reference crc32c", |b| b.iter(|| crc32c::crc32c(black_box(&source))));
+    let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).expect("a file on the disk");
+    group.bench_function("reference: the same bytes written to a file, not flushed", |b| {
+        b.iter(|| file.write_all_at(black_box(&source), 0).expect("written"));
+    });
     group.finish();
 }
 
 fn recovery(c: &mut Criterion) {
-    let (segment, index) = Writer::fill();
-    let key = SegmentKey::chain(1, 0, 0);
+    let writer = Writer::filled(1);
+    let (dir, _, keys) = writer.store();
+    let (key, segment, index) = (keys[0], &writer.segments[0], &writer.indexes[0]);
     let mut group = c.benchmark_group("recovery");
     group.sample_size(20);
     group.throughput(Throughput::Bytes(SEGMENT_BYTES));
     group.bench_function("a segment without an index", |b| {
         b.iter(|| {
             let mut scan = LogScan::new(SEED, Recovered::default().offsets);
-            scan.scan(key, black_box(&segment), false);
+            scan.scan(key, black_box(segment), false);
             let end = scan.finish();
             assert_eq!((end.segments.len(), end.damages.len()), (1, 0));
         });
     });
     group.bench_function("reference crc32c of the segment", |b| {
-        b.iter(|| crc32c::crc32c(black_box(&segment)));
+        b.iter(|| crc32c::crc32c(black_box(segment)));
+    });
+    let file = File::open(dir.path().join(key.path())).expect("there");
+    let mut buffer = vec![0; 1 << 20];
+    group.bench_function("reference: the same file read, warm", |b| {
+        b.iter(|| read_plainly(&file, &mut buffer));
     });
     group.throughput(Throughput::Elements(1));
     group.bench_function("a segment with an index", |b| {
-        b.iter(|| index::decode_directory(black_box(&index)).expect("whole"));
+        b.iter(|| index::decode_directory(black_box(index)).expect("whole"));
+    });
+    group.finish();
+}
+
+/// Reads a file from one end to the other.
+fn read_plainly(file: &File, buffer: &mut [u8]) {
+    let mut at = 0;
+    loop {
+        match file.read_at(black_box(&mut *buffer), at).expect("read") {
+            0 => return,
+            bytes => at += bytes as u64,
+        }
+    }
+}
+
+/// What `tidegate log verify` does, over several cold files.
+fn verify(c: &mut Criterion) {
+    let (dir, files, keys) = Writer::filled(VERIFIED_SEGMENTS).store();
+    let lock = File::create(dir.path().join("lock")).expect("made");
+    let manifest = Manifest {
+        format: FORMAT,
+        features: FEATURES,
+        cluster_id: String::new(),
+        partitions: PARTITIONS,
+        starts: 1,
+        streams: Vec::new(),
+        current: Generation { generation: 1, shards: 1, seed: SEED },
+        sealed: Vec::new(),
+        offsets: fresh().offsets.values().map(|row| (*row).into()).collect(),
+        gaps: Vec::new(),
+        lost: Vec::new(),
+        age_ms: 0,
+        wall_ms: 0,
+    };
+    let paths: Vec<_> = keys.iter().map(SegmentKey::path).collect();
+    let open: Vec<_> =
+        paths.iter().map(|path| File::open(dir.path().join(path)).expect("there")).collect();
+    let forget = || open.iter().for_each(forget_pages);
+    let mut group = c.benchmark_group("verify");
+    group.sample_size(10);
+    group.throughput(Throughput::Bytes(SEGMENT_BYTES * VERIFIED_SEGMENTS as u64));
+    group.bench_function("every frame, batch and record", |b| {
+        b.iter_batched(
+            forget,
+            |()| {
+                std::thread::scope(|scope| {
+                    let ahead = ReadAhead::start(scope, (&files, &lock), paths.clone(), |_| ());
+                    let found = examine(&ahead, &manifest, &mut |_, _| ()).expect("readable");
+                    let found = found.recovered;
+                    assert_eq!((found.segments.len(), found.damages.len()), (keys.len(), 0));
+                });
+            },
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    let mut buffer = vec![0; 1 << 20];
+    group.bench_function("reference: the same files read, cold", |b| {
+        b.iter_batched(
+            forget,
+            |()| open.iter().for_each(|file| read_plainly(file, &mut buffer)),
+            criterion::BatchSize::PerIteration,
+        );
     });
     group.finish();
 }
@@ -251,16 +351,11 @@ fn read_all(log: &mut Log, segment: &File, index: &[u8], requests: &mut Vec<Requ
 }
 
 fn cold_read(c: &mut Criterion) {
-    let mut writer = Writer::new();
-    while writer.index.is_none() {
-        writer.commit(true);
-    }
-    let Writer { log, segment, index, mut requests, .. } = writer;
-    let (log, index) = (RefCell::new(log), index.expect("written"));
-    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory on the disk");
-    let path = dir.path().join("segment");
-    std::fs::write(&path, &segment).expect("written");
-    let file = File::open(&path).expect("there");
+    let writer = Writer::filled(1);
+    let (dir, _, keys) = writer.store();
+    let file = File::open(dir.path().join(keys[0].path())).expect("there");
+    let Writer { log, indexes, mut requests, .. } = writer;
+    let (log, index) = (RefCell::new(log), &indexes[0]);
 
     let mut group = c.benchmark_group("cold read");
     group.sample_size(10);
@@ -268,18 +363,15 @@ fn cold_read(c: &mut Criterion) {
     group.bench_function("a segment, all of its 80 partitions side by side", |b| {
         b.iter_batched(
             || forget_pages(&file),
-            |()| read_all(&mut log.borrow_mut(), &file, &index, &mut requests),
+            |()| read_all(&mut log.borrow_mut(), &file, index, &mut requests),
             criterion::BatchSize::PerIteration,
         );
     });
     let mut buffer = vec![0; 1 << 20];
-    group.bench_function("reference: the file from one end to the other", |b| {
+    group.bench_function("reference: the same file read, cold", |b| {
         b.iter_batched(
             || forget_pages(&file),
-            |()| {
-                let mut whole = File::open(&path).expect("there");
-                while whole.read(black_box(&mut buffer)).expect("read") > 0 {}
-            },
+            |()| read_plainly(&file, &mut buffer),
             criterion::BatchSize::PerIteration,
         );
     });
@@ -287,16 +379,12 @@ fn cold_read(c: &mut Criterion) {
 }
 
 /// The cleaner with warm pages and no budget: all of a segment is copied, and one partition of it
-/// compacted. Both make what they write durable, so that they belong to the machine's disk.
+/// compacted; each next to reading and writing as many bytes of a file, with one flush.
 fn cleaning(c: &mut Criterion) {
-    let (segment, index) = Writer::fill();
-    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory on the disk");
-    let files = DiskFiles::new(dir.path());
-    let key = SegmentKey::chain(1, 0, 0);
-    files.make_dir(&log_dir(1, 0)).expect("made");
-    files.create(&key.path(), &segment).expect("written");
-    files.create(&key.index_path(), &index).expect("written");
-    let (_, spans) = index::decode_directory(&index).expect("whole");
+    let writer = Writer::filled(1);
+    let (dir, files, keys) = writer.store();
+    let key = keys[0];
+    let (_, spans) = index::decode_directory(&writer.indexes[0]).expect("whole");
     let runs: Vec<_> = spans.into_iter().map(|span| (key, span)).collect();
     let job = |runs, compaction| Job {
         first: SegmentKey::moved(1, 0, 0),
@@ -311,23 +399,34 @@ fn cleaning(c: &mut Criterion) {
     let compaction =
         Compaction { dirty_from: Offset(0), keys_max: 1000, tombstone_retention_ms: 0 };
     let one = vec![runs[0]];
-    let one_bytes = one[0].1.stored_bytes;
-    let mut group = c.benchmark_group("cleaning");
-    group.sample_size(10);
-    for (name, bytes, job) in [
-        ("a segment copied", SEGMENT_BYTES, job(runs, None)),
-        ("a partition compacted to one key", one_bytes, job(one, Some(compaction))),
+    let source = File::open(dir.path().join(key.path())).expect("there");
+    let copy = dir.path().join("copy");
+    for (name, job) in [
+        ("cleaning: a segment copied", job(runs, None)),
+        ("cleaning: a partition compacted to one key", job(one, Some(compaction))),
     ] {
-        group.throughput(Throughput::Bytes(bytes));
-        group.bench_function(name, |b| {
+        let tally = clean(&files, &job, &mut |_| ()).tally;
+        let mut group = c.benchmark_group(name);
+        group.sample_size(10);
+        group.throughput(Throughput::Bytes(tally.read_bytes));
+        group.bench_function("by the cleaner", |b| {
             b.iter(|| {
                 let ended = clean(&files, &job, &mut |_| ());
                 assert!(ended.failed.is_none() && ended.tally.segments == 1);
             });
         });
+        let mut buffer = vec![0; tally.read_bytes.max(tally.written_bytes) as usize];
+        group.bench_function("reference: as many bytes read, written and flushed", |b| {
+            b.iter(|| {
+                source.read_exact_at(&mut buffer[..tally.read_bytes as usize], 0).expect("read");
+                let file = File::create(&copy).expect("made");
+                file.write_all_at(&buffer[..tally.written_bytes as usize], 0).expect("written");
+                file.sync_all().expect("flushed");
+            });
+        });
+        group.finish();
     }
-    group.finish();
 }
 
-criterion_group!(benches, append, recovery, cold_read, cleaning);
+criterion_group!(benches, append, recovery, verify, cold_read, cleaning);
 criterion_main!(benches);
