@@ -16,7 +16,7 @@ mod stat;
 mod text;
 mod verify;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufWriter, ErrorKind, Write as _};
@@ -110,12 +110,16 @@ struct StatArgs {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
-    DataDir(#[from] data_dir::Error),
-    #[error("{} holds no Tidegate data\nName the directory that `tidegate serve` has as --data-dir.", .0.display())]
-    NotThere(PathBuf),
+    DataDir(data_dir::Error),
+    #[error("the data directory {} is in use by process {pid}\nStop that process first (`kill {pid}` stops an engine in order).", .dir.display())]
+    InUse { dir: PathBuf, pid: String },
+    #[error("{} {what}\nName the directory that `tidegate serve` has as --data-dir.", .path.display())]
+    NotThere { path: PathBuf, what: &'static str },
+    #[error("manifest.json of {} is gone or damaged, and so is the copy that the last start left\nBring one of them back from a backup: nothing else says where the log ended.", .0.display())]
+    NoManifest(PathBuf),
     #[error("{what} {} failed: {cause}", .path.display())]
     Io { what: &'static str, path: PathBuf, cause: io::Error },
-    #[error("the log in {} is damaged:\n{}What was printed is sound, and nothing was changed.", .dir.display(), places(.damages))]
+    #[error("the log in {} is damaged:\n{}All else is sound, and nothing was changed. `tidegate log verify` names the offsets that are lost.", .dir.display(), places(.damages))]
     Damaged { dir: PathBuf, damages: Vec<Damage> },
     #[error("{} in {}\nWhat is damaged is fenced when the engine starts from it: readers get an error there and can go on behind it. `tidegate log repair` makes a directory of what is sound.", faults(*.count), .dir.display())]
     Faults { dir: PathBuf, count: usize },
@@ -125,20 +129,38 @@ enum Error {
     Output(io::Error),
 }
 
+impl From<data_dir::Error> for Error {
+    fn from(cause: data_dir::Error) -> Self {
+        match cause {
+            data_dir::Error::InUse { dir, pid } => Self::InUse { dir, pid },
+            cause => Self::DataDir(cause),
+        }
+    }
+}
+
 fn faults(count: usize) -> String {
     if count == 1 { "there is a fault".to_owned() } else { format!("there are {count} faults") }
 }
 
-/// Each place once: a start and a tool may say different things of it.
+/// The first place in each segment, and how many there are more; each once, as a start and a tool
+/// may say different things of it.
 fn places(damages: &[Damage]) -> String {
-    let mut told = BTreeSet::new();
-    damages.iter().filter(|damage| told.insert((damage.key, damage.at))).fold(
-        String::new(),
-        |mut text, damage| {
-            let _ = writeln!(text, "  {damage}");
-            text
-        },
-    )
+    let mut segments: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for damage in damages {
+        segments.entry(damage.key).or_default().entry(damage.at).or_insert(damage);
+    }
+    let mut text = String::new();
+    for places in segments.values() {
+        let more = match places.len() - 1 {
+            0 => String::new(),
+            1 => ", and at 1 more place".to_owned(),
+            more => format!(", and at {more} more places"),
+        };
+        for damage in places.values().take(1) {
+            let _ = writeln!(text, "  {damage}{more}");
+        }
+    }
+    text
 }
 
 /// Nothing is ever written over, nor into the directory that is read.

@@ -15,10 +15,8 @@ mod output;
 pub mod policy;
 mod source;
 
-use std::io;
-
 use super::cache::FileKey;
-use super::files::Files;
+use super::files::{Files, IoError};
 use super::frame::Range;
 use super::index::Span;
 use super::segment::SegmentKey;
@@ -117,15 +115,8 @@ pub struct Compacted {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read or written.
-    #[error("{what} {path} failed: {cause}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// With which file, relative to the data directory.
-        path: String,
-        /// What the system says.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// The bytes on disk are not what was written.
     #[error("{file} is damaged at byte {at}")]
     Harmed {
@@ -134,10 +125,6 @@ pub enum Error {
         /// Where.
         at: u64,
     },
-}
-
-fn failed<'a>(what: &'static str, path: &'a str) -> impl FnOnce(io::Error) -> Error + use<'a> {
-    move |cause| Error::Io { what, path: path.to_owned(), cause }
 }
 
 /// Runs of one partition that become one, and the offsets that it accounts for.

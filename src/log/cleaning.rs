@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::clean::policy::{Fill, is_worth, stretch};
 use super::clean::{Compaction, Ended, Error, Job, Moved, Run};
 use super::partition::Row;
+use super::read::{MetDamage, Records};
 use super::retention::Held;
 use super::segment::SegmentKey;
 use super::{Log, Needs, Request, active};
@@ -197,7 +198,8 @@ impl Log {
         match &ended.failed {
             Some((Error::Harmed { file, at }, Some((key, span)))) => {
                 self.cleaning.harmed.insert((*key, span.base));
-                self.damaged(*file, *at);
+                let records = Records::of(span);
+                self.damaged(MetDamage { file: *file, at: *at, records });
             }
             Some(_) => self.cleaning.rests_until_ms = age_ms + REST_MS,
             None => {}
@@ -340,11 +342,8 @@ mod tests {
             rig.answer();
         }
         let job = job_of(&mut rig);
-        let error = Error::Io {
-            what: "writing",
-            path: "x".to_owned(),
-            cause: std::io::ErrorKind::StorageFull.into(),
-        };
+        let full = std::io::ErrorKind::StorageFull.into();
+        let error = Error::from(crate::log::files::failed("writing", "x")(full));
         let ended = |failed| Ended {
             next: SegmentKey { sequence: 4, ..job.first },
             tally: super::super::clean::Tally::default(),
@@ -363,7 +362,8 @@ mod tests {
         rig.log.on_cleaned(&ended((Error::Harmed { file, at: 77 }, Some(job.runs[0]))));
         let mut told = Vec::new();
         rig.log.take_damages(&mut told);
-        assert_eq!(told, [(file, 77)]);
+        let records = Records::of(&job.runs[0].1);
+        assert_eq!(told, [MetDamage { file, at: 77, records }]);
         let third = job_of(&mut rig);
         assert_eq!(third.runs, job.runs[1..], "all but what cannot be read");
     }

@@ -55,3 +55,23 @@ pub trait Files {
     /// Makes the names in a directory durable.
     fn flush_dir(&self, dir: &str) -> io::Result<()>;
 }
+
+/// A file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} {path} failed: {cause}")]
+pub struct IoError {
+    /// What was tried.
+    pub what: &'static str,
+    /// With which file, relative to the data directory.
+    pub path: String,
+    /// What the system says.
+    pub cause: io::Error,
+}
+
+/// Says of a call to [`Files`] what it was for.
+pub(super) fn failed<'a>(
+    what: &'static str,
+    path: &'a str,
+) -> impl FnOnce(io::Error) -> IoError + use<'a> {
+    move |cause| IoError { what, path: path.to_owned(), cause }
+}

@@ -9,13 +9,13 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::files::Files;
+use super::files::{Files, IoError, failed};
 use super::index::{self, SegmentEnd, Span};
 use super::manifest::{Generation, Manifest, SealedSegment};
 use super::recovery::{Recovered, RecoveredSegment};
 use super::scan::{BLOCK_MIN, Damage, Found, LogEnd, LogScan};
 use super::segment::{SegmentHeader, SegmentKey, identity, log_dir};
-use super::start::{Error, failed};
+use super::start::Error;
 use super::starts;
 use crate::record::{Offset, StableBytes};
 
@@ -383,7 +383,7 @@ pub fn read_index(
 fn read_whole<'a>(
     files: &'a dyn Files,
     key: SegmentKey,
-) -> Result<Box<dyn StableBytes + 'a>, Error> {
+) -> Result<Box<dyn StableBytes + 'a>, IoError> {
     let path = key.path();
     files.whole(&path).map_err(failed("reading", &path))
 }

@@ -39,9 +39,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use append::{Commit, Full};
 pub use cache::FileKey;
-pub use files::Files;
+pub use files::{Files, IoError};
 pub use partition::RESERVED_AHEAD;
-pub use read::{Bounds, Outcome, ReadRequest, TimeLookup};
+pub use read::{Bounds, MetDamage, Outcome, ReadRequest, Records, TimeLookup};
 pub use retention::{Need, Needs};
 pub use segment::SegmentKey;
 pub use ticket::{Progress, Ticket};
@@ -171,7 +171,7 @@ pub struct Log {
     failed_reads: Vec<ReadRequest>,
     /// Damage that readers met: all places, and those that nobody was told of yet.
     harmed: BTreeSet<(FileKey, u64)>,
-    found_damages: Vec<(FileKey, u64)>,
+    found_damages: Vec<MetDamage>,
     requests: Vec<Request>,
     advanced: Vec<(StreamId, PartitionId)>,
     finisher: BatchFinisher,

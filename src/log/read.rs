@@ -6,6 +6,7 @@
 
 use super::cache::FileKey;
 use super::index::{ENTRY_BYTES, EntriesAt, IndexEntry, Span};
+use super::partition::Row;
 use super::segment::SegmentKey;
 use super::{Log, Request};
 use crate::record::batch::{BatchHeader, for_each_record};
@@ -87,6 +88,39 @@ pub(super) enum Missing {
 /// Places of damage that are remembered, so that each is told once.
 const HARMED_MAX: usize = 1024;
 
+/// Where the records of a batch or of a run are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Records {
+    /// Of which stream.
+    pub stream: StreamId,
+    /// In which partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub from: Offset,
+    /// The offset after the last.
+    pub to: Offset,
+}
+
+impl Records {
+    /// Those of a run.
+    pub(super) fn of(span: &Span) -> Self {
+        let (stream, partition) = (StreamId(span.stream), PartitionId(span.partition));
+        Self { stream, partition, from: span.base, to: span.next }
+    }
+}
+
+/// Damage that a reader or the cleaner met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetDamage {
+    /// In which file.
+    pub file: FileKey,
+    /// At which byte.
+    pub at: u64,
+    /// What of it cannot be read: a batch, or, where its index is harmed or the cleaner met it, a
+    /// run.
+    pub records: Records,
+}
+
 /// A run of a row: in an index file, or in the index of this number that is still in memory.
 #[derive(Clone, Copy)]
 enum Run {
@@ -166,7 +200,7 @@ impl Log {
                     if !fits && (taken > 0 || !oversize_first) {
                         break;
                     }
-                    let handed = self.with_batch(segment, &entry, &mut take);
+                    let handed = self.with_batch(row, segment, &entry, &mut take);
                     if handed.is_ok() {
                         from = entry.next();
                     }
@@ -218,7 +252,7 @@ impl Log {
             let Some(entry) = late.filter(|entry| entry.base < committed) else { continue };
             let mut found = None;
             let mut scratch = std::mem::take(&mut self.scratch);
-            let read = self.with_batch(segment, &entry, &mut |batch: &[u8]| {
+            let read = self.with_batch(row, segment, &entry, &mut |batch: &[u8]| {
                 for_each_record(batch, &mut scratch, |record| {
                     if record.timestamp_ms >= timestamp_ms {
                         found = Some((record.offset, record.timestamp_ms));
@@ -284,44 +318,45 @@ impl Log {
         row: usize,
         run: Run,
     ) -> Result<Option<(SegmentKey, Entries<'_>)>, Missing> {
-        let (segment, located) = match run {
+        let (segment, span) = match run {
             Run::Memory(at) => {
                 let (segment, rows) = &self.indexes[at];
                 return Ok(Some((*segment, Entries::Memory(&rows[row].entries))));
             }
-            Run::File((segment, Span { entries: Some(located), .. })) => (segment, located),
-            Run::File(_) => return Ok(None),
+            Run::File(run) => run,
         };
-        if located.count == 0 {
+        let Some(located) = span.entries.filter(|located| located.count > 0) else {
             return Ok(None);
-        }
-        let file = FileKey::Index(segment);
-        let (bytes, start) = self.bytes_of(file, located.at, located.bytes(), located.bytes())?;
+        };
+        let (file, records) = (FileKey::Index(segment), Records::of(&span));
+        let length = located.bytes();
+        let (bytes, start) = self.bytes_of(file, located.at, length, length, records)?;
         let entries = bytes.as_bytes().get(start..start + located.bytes());
         debug_assert_eq!(located.bytes() % ENTRY_BYTES, 0);
         if entries.is_none_or(|entries| crc32c::crc32c(entries) != located.crc) {
             self.cache.forget(file);
-            return Err(self.damaged(file, located.at));
+            return Err(self.damaged(MetDamage { file, at: located.at, records }));
         }
         Ok(Some((segment, Entries::File(bytes, start, located))))
     }
 
     /// Notes damage that a reader met, once a place.
-    pub(super) fn damaged(&mut self, file: FileKey, at: u64) -> Missing {
-        if self.harmed.len() < HARMED_MAX && self.harmed.insert((file, at)) {
-            self.found_damages.push((file, at));
+    pub(super) fn damaged(&mut self, damage: MetDamage) -> Missing {
+        if self.harmed.len() < HARMED_MAX && self.harmed.insert((damage.file, damage.at)) {
+            self.found_damages.push(damage);
         }
         Missing::Damaged
     }
 
-    /// Damage that readers met since the last call: file and byte.
-    pub fn take_damages(&mut self, into: &mut Vec<(FileKey, u64)>) {
+    /// Damage that readers met since the last call.
+    pub fn take_damages(&mut self, into: &mut Vec<MetDamage>) {
         into.append(&mut self.found_damages);
     }
 
-    /// Hands a batch to `take` and returns its bytes.
+    /// Hands a batch of a row to `take` and returns its bytes.
     fn with_batch(
         &mut self,
+        row: usize,
         segment: SegmentKey,
         entry: &IndexEntry,
         take: &mut impl FnMut(&[u8]),
@@ -334,7 +369,9 @@ impl Log {
         }
         let ahead = bytes.max(self.options.read_bytes);
         let file = FileKey::Segment(segment);
-        let (held, start) = self.bytes_of(file, position, bytes, ahead)?;
+        let Row { stream, partition, .. } = self.rows[row];
+        let records = Records { stream, partition, from: entry.base, to: entry.next() };
+        let (held, start) = self.bytes_of(file, position, bytes, ahead, records)?;
         let batch = &held.as_bytes()[start..start + bytes];
         let sound = BatchHeader::read(batch).is_some_and(|header| {
             header.base_offset == entry.base
@@ -343,19 +380,21 @@ impl Log {
         });
         if !sound {
             self.cache.forget(file);
-            return Err(self.damaged(file, position));
+            return Err(self.damaged(MetDamage { file, at: position, records }));
         }
         take(batch);
         Ok(bytes)
     }
 
-    /// `bytes` of a file from `position` on: from the cache, or asked for with `ahead` bytes.
+    /// `bytes` of a file from `position` on, which `records` need: from the cache, or asked for with
+    /// `ahead` bytes.
     fn bytes_of(
         &mut self,
         file: FileKey,
         position: u64,
         bytes: usize,
         ahead: usize,
+        records: Records,
     ) -> Result<(SharedBytes, usize), Missing> {
         if let Some(found) = self.cache.find(file, position, bytes) {
             return Ok(found);
@@ -374,7 +413,7 @@ impl Log {
         let failed = self.failed_reads.iter().position(|failed| failed.fails_for(&request));
         if let Some(failed) = failed {
             self.failed_reads.swap_remove(failed);
-            return Err(self.damaged(file, position));
+            return Err(self.damaged(MetDamage { file, at: position, records }));
         }
         if !self.pending_reads.iter().any(|pending| pending.brings(&request)) {
             self.pending_reads.push(request);
@@ -497,6 +536,12 @@ mod tests {
         harmed[700] ^= 1;
         rig.files.insert(file, harmed);
         assert_eq!(rig.read(FLUSHED, 0, 0), Err(Outcome::Damaged));
+        let mut told = Vec::new();
+        rig.log.take_damages(&mut told);
+        let [damage] = told[..] else { panic!("once: {told:?}") };
+        let Records { stream, partition, from, to } = damage.records;
+        assert_eq!((damage.file, stream, partition), (file, FLUSHED, PartitionId(0)));
+        assert_eq!((from, to), (Offset(0), Offset(1)));
         rig.files.insert(file, held);
         assert_eq!(offsets(rig.read(FLUSHED, 0, 0))[0], 0);
     }

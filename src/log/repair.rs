@@ -10,14 +10,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::files::Files;
+use super::files::{Files, IoError, failed};
 use super::frame::{Entry, Frame, FrameHeader, FrameWriter, HEADER_BYTES, Range};
 use super::index;
 use super::manifest::Manifest;
 use super::recovery::{Recovered, RecoveredSegment};
 use super::scan::{BLOCK_MIN, Found, LogScan, frames_over_damage};
 use super::segment::{SegmentHeader, SegmentKey, generation_dir, header_bytes, log_dir};
-use super::start::{Error, MANIFEST, failed, replace, sealed_manifest, write_manifest};
+use super::start::{Error, MANIFEST, replace, sealed_manifest, write_manifest};
 use crate::record::batch;
 
 /// What a repair goes by.
@@ -129,13 +129,13 @@ impl Job<'_> {
     }
 }
 
-fn write(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<(), Error> {
+fn write(files: &dyn Files, path: &str, bytes: &[u8]) -> Result<(), IoError> {
     files.create(path, bytes).map_err(failed("writing", path))?;
     files.flush(path).map_err(failed("flushing", path))
 }
 
 /// What is in use of a segment's file.
-fn read_used(files: &dyn Files, segment: &RecoveredSegment) -> Result<Vec<u8>, Error> {
+fn read_used(files: &dyn Files, segment: &RecoveredSegment) -> Result<Vec<u8>, IoError> {
     let path = segment.key.path();
     let end = usize::try_from(segment.end.end).unwrap_or(usize::MAX);
     // Of one that is harmed more may be sound than what the end says: that is where frames end.
@@ -144,7 +144,7 @@ fn read_used(files: &dyn Files, segment: &RecoveredSegment) -> Result<Vec<u8>, E
 
 /// A segment is replaced by a rename; its index is gone before, so that none of other bytes is ever
 /// beside it.
-fn replace_segment(files: &dyn Files, segment: &mut RecoveredSegment) -> Result<(), Error> {
+fn replace_segment(files: &dyn Files, segment: &mut RecoveredSegment) -> Result<(), IoError> {
     let (path, index_path) = (segment.key.path(), segment.key.index_path());
     let dir = log_dir(segment.key.generation, segment.key.log);
     let used = read_used(files, segment)?;
@@ -159,7 +159,7 @@ fn replace_segment(files: &dyn Files, segment: &mut RecoveredSegment) -> Result<
     files.flush_dir(&dir).map_err(failed("flushing", &dir))
 }
 
-fn remove_index(files: &dyn Files, key: SegmentKey) -> Result<(), Error> {
+fn remove_index(files: &dyn Files, key: SegmentKey) -> Result<(), IoError> {
     let (path, dir) = (key.index_path(), log_dir(key.generation, key.log));
     files.remove(&path).map_err(failed("removing", &path))?;
     files.flush_dir(&dir).map_err(failed("flushing", &dir))
@@ -285,9 +285,8 @@ impl Rewriter {
 #[cfg(test)]
 mod tests {
     use super::super::inspect::examine;
-    use super::super::manifest::{FEATURES, FORMAT, Generation};
     use super::super::memory::MemoryFiles;
-    use super::super::rig::{FLUSHED, Rig, SEED, WRITTEN, durabilities, options};
+    use super::super::rig::{FLUSHED, Rig, SEED, WRITTEN, manifest, options};
     use super::super::segment::identity;
     use super::super::start::read_manifest;
     use super::*;
@@ -303,24 +302,7 @@ mod tests {
             rig.put(WRITTEN, 0, &[number; 100]);
         }
         let files = MemoryFiles::of(&rig.files);
-        let mut recovered = Recovered::default();
-        recovered.reserve(&durabilities(&options().streams), 2);
-        let manifest = Manifest {
-            format: FORMAT,
-            features: FEATURES,
-            cluster_id: String::new(),
-            partitions: 2,
-            starts: 1,
-            streams: vec![],
-            current: Generation { generation: 1, shards: 1, seed: SEED },
-            sealed: vec![],
-            offsets: recovered.offsets.values().map(|row| (*row).into()).collect(),
-            gaps: vec![],
-            lost: vec![],
-            age_ms: 0,
-            wall_ms: 0,
-        };
-        write_manifest(&files, "", &manifest).expect("no limit");
+        write_manifest(&files, "", &manifest(&options())).expect("no limit");
         assert!(rig.key(2).sequence == 2 && rig.files.len() > 4, "some segments");
         let at = rig.segment(0).windows(64).position(|bytes| bytes == [2; 64]);
         files.harm(&rig.key(0).path(), at.expect("the third value"));

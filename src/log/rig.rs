@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::clean::{Ended, Job, clean};
 use super::index::decode;
+use super::manifest::{FEATURES, FORMAT, Generation, Manifest};
 use super::memory::MemoryFiles;
 use super::recovery::Recovered;
 use super::scan::{LogEnd, LogScan};
@@ -54,6 +55,27 @@ pub fn durabilities(streams: &[StreamOptions]) -> Vec<Durability> {
 }
 
 pub const SEED: u64 = 0x1234_5678;
+
+/// Of a directory in which nothing was written yet.
+pub fn manifest(options: &Options) -> Manifest {
+    let mut recovered = Recovered::default();
+    recovered.reserve(&durabilities(&options.streams), options.partitions);
+    Manifest {
+        format: FORMAT,
+        features: FEATURES,
+        cluster_id: String::new(),
+        partitions: options.partitions,
+        starts: 1,
+        streams: vec![],
+        current: Generation { generation: 1, shards: 1, seed: SEED },
+        sealed: vec![],
+        offsets: recovered.offsets.values().map(|row| (*row).into()).collect(),
+        gaps: vec![],
+        lost: vec![],
+        age_ms: 0,
+        wall_ms: 0,
+    }
+}
 
 pub struct Rig {
     pub log: Log,

@@ -7,9 +7,8 @@
 //! Deliberately absent: the lock, and I/O of its own.
 
 use std::collections::BTreeSet;
-use std::io;
 
-use super::files::Files;
+use super::files::{Files, IoError, failed};
 use super::index::SegmentEnd;
 use super::inspect::{Recovery, inspect, is_blank, keys};
 use super::manifest::{
@@ -69,21 +68,17 @@ pub struct Started {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system's.
-    #[error("{what} {path} failed: {cause}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// With which file, relative to the data directory.
-        path: String,
-        /// What the system says.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// The manifest is not one that this engine can go on from.
     #[error(transparent)]
     Manifest(#[from] Refused),
     /// There are files in it, but no manifest.
     #[error("the directory is not empty and holds no Tidegate data")]
     NotOurs,
+    /// There are segments in it, but no manifest.
+    #[error("the directory has segments, but its manifest is gone")]
+    ManifestGone,
     /// The number of partitions is fixed.
     #[error("it has {there} partitions, and {asked} are asked for")]
     Partitions {
@@ -137,7 +132,7 @@ pub fn start(
 /// Looks through a directory and makes durable what a start keeps of it: segments of the last
 /// generation are cut at their ends and flushed.
 fn recover(files: &dyn Files, manifest: &Manifest, block: usize) -> Result<Recovery, Error> {
-    let mut cut = |key: SegmentKey, end: &SegmentEnd| {
+    let mut cut = |key: SegmentKey, end: &SegmentEnd| -> Result<(), Error> {
         let path = key.path();
         let bytes = files.size(&path).map_err(failed("reading", &path))?.unwrap_or(0);
         // A growing file may lack the padding of its last frame, which every reader counts on.
@@ -148,7 +143,8 @@ fn recover(files: &dyn Files, manifest: &Manifest, block: usize) -> Result<Recov
         if mutated!(KeptUnflushed) {
             return Ok(());
         }
-        files.flush(&path).map_err(failed("flushing", &path))
+        files.flush(&path).map_err(failed("flushing", &path))?;
+        Ok(())
     };
     let recovery = inspect(files, manifest, block, &mut cut)?;
     for log in 0..manifest.current.shards {
@@ -171,7 +167,11 @@ pub fn read_manifest(files: &dyn Files) -> Result<Option<Manifest>, Error> {
             !["lock", "lost+found", MANIFEST_ASIDE].contains(&name.as_str())
                 && !name.starts_with(".tidegate-probe")
         };
-        return if names.iter().any(foreign) { Err(Error::NotOurs) } else { Ok(None) };
+        return match names.iter().any(foreign) {
+            true if names.iter().any(|name| is_generation(name)) => Err(Error::ManifestGone),
+            true => Err(Error::NotOurs),
+            false => Ok(None),
+        };
     }
     decode_manifest(files, MANIFEST).map(Some)
 }
@@ -182,13 +182,17 @@ fn decode_manifest(files: &dyn Files, path: &str) -> Result<Manifest, Error> {
     Ok(Manifest::decode(&text)?)
 }
 
+fn is_generation(name: &str) -> bool {
+    name.strip_prefix('g').is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
 /// Of a directory whose manifest is gone or harmed: the copy that its last start left, and where.
 ///
 /// # Errors
 /// As [`read_manifest`], where there is no sound copy.
 pub fn read_manifest_copy(files: &dyn Files) -> Result<(Manifest, String), Error> {
     let mut names = files.list("").map_err(failed("reading", "the data directory"))?;
-    names.retain(|name| name.strip_prefix('g').is_some_and(|n| n.parse::<u32>().is_ok()));
+    names.retain(|name| is_generation(name));
     names.sort_by_key(|name| (name.len(), name.clone()));
     let path = names.pop().map(|newest| format!("{newest}/{MANIFEST}"));
     // An older one does not know what the last start sealed.
@@ -313,8 +317,9 @@ pub(super) fn write_manifest(
     files: &dyn Files,
     dir: &str,
     manifest: &Manifest,
-) -> Result<(), Error> {
-    let text = manifest.encode().map_err(io::Error::other).map_err(failed("encoding", MANIFEST))?;
+) -> Result<(), IoError> {
+    let text =
+        manifest.encode().map_err(std::io::Error::other).map_err(failed("encoding", MANIFEST))?;
     let within =
         |name: &str| if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
     replace(files, &within(MANIFEST_ASIDE), &within(MANIFEST), text.as_bytes())?;
@@ -326,7 +331,7 @@ pub(super) fn replace(
     aside: &str,
     path: &str,
     bytes: &[u8],
-) -> Result<(), Error> {
+) -> Result<(), IoError> {
     files.create(aside, bytes).map_err(failed("writing", aside))?;
     if !mutated!(RenamedUnflushed) {
         files.flush(aside).map_err(failed("flushing", aside))?;
@@ -411,11 +416,4 @@ fn remove_leftovers_of_log(
         files.remove_dir(dir).map_err(failed("removing", dir))?;
     }
     Ok(left)
-}
-
-pub(super) fn failed<'a>(
-    what: &'static str,
-    path: &'a str,
-) -> impl FnOnce(io::Error) -> Error + use<'a> {
-    move |cause| Error::Io { what, path: path.to_owned(), cause }
 }

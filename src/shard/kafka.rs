@@ -193,6 +193,11 @@ impl Core {
 }
 
 impl Shard {
+    /// A stream's name.
+    pub fn stream_name(&self, stream: StreamId) -> &str {
+        self.core.options.cluster.streams()[stream.index()].name.as_str()
+    }
+
     /// A partition has more to offer: whoever waits for it looks again.
     pub(super) fn wake_fetches(&mut self, stream: StreamId, partition: PartitionId) {
         let partitions = self.core.options.partitions as usize;

@@ -207,7 +207,7 @@ pub fn offsets_at(consumer: Consumer, engine: &Engine, topic: &str, time_ms: i64
 }
 
 /// What a consumer met at one offset.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Passage {
     Record,
     /// Kafka's error code, and the offset.
@@ -224,9 +224,16 @@ impl Passage {
 }
 
 /// tests/clients/read_through.py: a partition from the start to the end, going on `step` offsets
-/// behind every error.
-pub fn read_through(engine: &Engine, topic: &str, partition: u32, step: u64) -> Vec<Passage> {
+/// behind every error, with one of the Python libraries.
+pub fn read_through(
+    consumer: Consumer,
+    engine: &Engine,
+    topic: &str,
+    partition: u32,
+    step: u64,
+) -> Vec<Passage> {
     let mut command = script("read_through.py");
+    command.args(["--library", library(consumer)]);
     command.args(["--bootstrap", &engine.bootstrap(), "--topic", topic]);
     command.args(["--partition", &partition.to_string(), "--step", &step.to_string()]);
     let lines = String::from_utf8(output(&mut command)).unwrap();
@@ -238,6 +245,24 @@ pub fn read_through(engine: &Engine, topic: &str, partition: u32, step: u64) -> 
         }
     });
     passages.collect()
+}
+
+/// The offsets that kcat reads of a partition from one on, and what it said when it ended before the
+/// end.
+pub fn kcat_from(
+    engine: &Engine,
+    topic: &str,
+    partition: u32,
+    from: u64,
+) -> (Vec<u64>, Option<String>) {
+    let mut command = Command::new("kcat");
+    command.args(["-C", "-q", "-e", "-b", &engine.bootstrap(), "-t", topic, "-f", "%o\\n"]);
+    command.args(["-p", &partition.to_string(), "-o", &from.to_string()]);
+    let done = command.output().expect("kcat runs");
+    let offsets = String::from_utf8(done.stdout).unwrap();
+    let offsets = offsets.lines().map(|line| line.parse().unwrap()).collect();
+    let said = String::from_utf8(done.stderr).unwrap();
+    (offsets, (!done.status.success()).then_some(said))
 }
 
 /// The partitions that kafka-python chooses for keys.

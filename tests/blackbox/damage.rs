@@ -4,7 +4,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use crate::clients::{Passage, Record, any_consumer, has_python, read_all, read_through};
+use crate::clients::{
+    Consumer, Passage, Record, any_consumer, has, has_python, kcat_from, read_all, read_through,
+};
 use crate::engine::{Engine, Setup, scratch, wait_until};
 use crate::wire::{Publish, Version, Wire};
 
@@ -76,7 +78,8 @@ fn a_flipped_bit_costs_a_batch_and_consumers_go_on_behind_it() {
     file.write_all_at(&[b'.' ^ 1], at as u64 + 512).unwrap();
 
     let engine = setup.start();
-    let passages = read_through(&engine, "harmed", 0, 1);
+    let passages = read_through(Consumer::Confluent, &engine, "harmed", 0, 1);
+    assert_eq!(passages, read_through(Consumer::KafkaPython, &engine, "harmed", 0, 1));
     let errors: Vec<_> = passages.iter().filter_map(Passage::error).collect();
     assert!(!errors.is_empty(), "nothing was wrong");
     assert!(errors.iter().all(|(code, _)| *code == 2), "CORRUPT_MESSAGE: {errors:?}");
@@ -87,12 +90,25 @@ fn a_flipped_bit_costs_a_batch_and_consumers_go_on_behind_it() {
     let expected: Vec<_> = (first..first + errors.len() as u64).collect();
     assert_eq!(errors.iter().map(|(_, at)| *at).collect::<Vec<_>>(), expected);
     assert_eq!(count(&engine, "other") as u64, other, "the other stream is whole");
+    let behind = first + errors.len() as u64;
+    if has("kcat") {
+        let (offsets, said) = kcat_from(&engine, "harmed", 0, 0);
+        assert_eq!(offsets, (0..first).collect::<Vec<_>>());
+        assert!(said.is_some_and(|said| said.contains("Invalid message")), "kcat ends there");
+        let (offsets, said) = kcat_from(&engine, "harmed", 0, behind);
+        assert_eq!((offsets, said), ((behind..harmed).collect(), None));
+    }
     wait_until("the damage to be counted", || {
         (engine.metric("log_damages_total", "") > 0.0).then_some(())
     });
     let said = engine.said();
     assert!(said.contains("segment g000001/s0000/0000000001"), "{said}");
-    assert!(said.contains("CORRUPT_MESSAGE"), "{said}");
+    let place = format!(
+        "consumers of harmed, partition 0, get CORRUPT_MESSAGE among the offsets {first} to {} and \
+         can go on at {behind} ",
+        behind - 1
+    );
+    assert!(said.contains(&place), "{said}");
     engine.stop();
 }
 
@@ -114,7 +130,7 @@ fn a_missing_segment_is_a_hole_that_is_told_at_each_start() {
         let lost = lost.unwrap_or_else(|| panic!("start {start}: {said}"));
         let fenced = engine.metric("partition_fenced_offsets", "stream=\"harmed\"");
         assert!(fenced > 0.0 && fenced < harmed as f64, "{fenced} of {harmed}: {lost}");
-        let passages = read_through(&engine, "harmed", 0, fenced as u64);
+        let passages = read_through(Consumer::Confluent, &engine, "harmed", 0, fenced as u64);
         let errors: Vec<_> = passages.iter().filter_map(Passage::error).collect();
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert_eq!(errors[0].0, 2, "CORRUPT_MESSAGE");

@@ -92,6 +92,11 @@ fn what_is_damaged_is_left_out_and_named() {
     let (code, _, err) = log("export", &dir, &["--kafka-segment", out.to_str().unwrap()]);
     assert_eq!(code, 1);
     assert!(err.contains("segment g000001/s0000/0000000000 is damaged at byte 1104: "), "{err}");
+    // Places of a segment are counted, not listed.
+    flip(&segment(&dir, 1, 0, 0), 8192 + 300);
+    let again = scratch.path().join("again");
+    let (_, _, err) = log("export", &dir, &["--kafka-segment", again.to_str().unwrap()]);
+    assert!(err.contains("does not hold, and at 1 more place\n"), "{err}");
     let offsets = records(&out.join("plain-0/00000000000000000000.log"));
     let offsets: Vec<_> = offsets.iter().map(|(offset, _)| *offset).collect();
     assert_eq!(offsets, [0, 1, 3, 4, 5, 6]);

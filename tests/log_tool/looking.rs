@@ -118,12 +118,70 @@ fn a_directory_in_use_is_refused_and_left_alone() {
 #[test]
 fn what_is_no_data_directory_is_refused_and_left_alone() {
     let scratch = tempfile::tempdir().unwrap();
-    for dir in [scratch.path().to_owned(), scratch.path().join("nowhere")] {
-        let (code, _, err) = log("dump", &dir, &[]);
-        assert_eq!(code, 1, "{err}");
-        assert!(err.contains("holds no Tidegate data"), "{err}");
+    let place = |name: &str| scratch.path().join(name);
+    fs::create_dir(place("empty")).unwrap();
+    fs::create_dir(place("other")).unwrap();
+    fs::write(place("other/file"), "x").unwrap();
+    let before = contents(scratch.path());
+    let none: &[&str] = &[];
+    for (name, expected) in [
+        ("nowhere", "nowhere does not exist\nName the directory that `tidegate serve` has"),
+        ("empty", "empty is empty: no engine has started from it yet\nName the "),
+        ("other", "other holds no Tidegate data: it has no manifest.json\nName the "),
+        ("other/file", "other/file is no directory\nName the "),
+    ] {
+        let mend = &["--in-place"][..];
+        for (command, arguments) in
+            [("dump", none), ("stat", none), ("verify", none), ("repair", mend)]
+        {
+            let (code, _, err) = log(command, &place(name), arguments);
+            assert_eq!(code, 1, "{err}");
+            assert!(err.contains(expected), "{command}: {err}");
+        }
     }
-    assert!(contents(scratch.path()).is_empty() && !scratch.path().join("lock").exists());
+    assert_eq!(contents(scratch.path()), before);
+    assert!(["other", "empty"].iter().all(|name| !place(name).join("lock").exists()));
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_says_what_to_do() {
+    let check = |harm: &dyn Fn(&Path), command: &str, arguments: &[&str], expected: &str| {
+        let (_scratch, dir) = written();
+        harm(&dir);
+        let (code, _, err) = log(command, &dir, arguments);
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains(expected), "{command}: {err}");
+    };
+    let manifest = |dir: &Path| dir.join("manifest.json");
+    let newer = |dir: &Path| {
+        let text = fs::read_to_string(manifest(dir)).unwrap();
+        let (json, _) = text.rsplit_once("\ncrc32c ").unwrap();
+        let json = json.replace("\"format\": 2", "\"format\": 3");
+        let crc = crc32c::crc32c(json.as_bytes());
+        fs::write(manifest(dir), format!("{json}\ncrc32c {crc:08x}\n")).unwrap();
+    };
+    let gone = |dir: &Path| fs::remove_file(manifest(dir)).unwrap();
+    let both = |dir: &Path| {
+        gone(dir);
+        flip(&dir.join("g000002/manifest.json"), 100);
+    };
+    let in_place = &["--in-place"];
+    let newer_told = "the data is of format 3 (features 0x0); this engine knows format 2 (features \
+                      0x0)\nStart the version of Tidegate that wrote it, or a newer one.";
+    check(&newer, "verify", &[], newer_told);
+    check(&newer, "repair", in_place, newer_told);
+    check(
+        &gone,
+        "verify",
+        &[],
+        "has segments, but its manifest.json is gone\n`tidegate log repair` ",
+    );
+    check(
+        &both,
+        "repair",
+        in_place,
+        "is gone or damaged, and so is the copy that the last start left\nBring",
+    );
 }
 
 #[test]

@@ -268,7 +268,8 @@ impl Finding<'_> {
         if damage.what == HOLDS_ANOTHER
             && let Some(other) = self.header_in(damage.key)
         {
-            let _ = write!(fault, ", {} by its header", other.stem());
+            let name = other.stem();
+            let _ = write!(fault, ", {name} by its header: if it belongs there, rename it first");
         }
         Fault { fault, ..Fault::at(damage.key, damage.at) }
     }

@@ -69,6 +69,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             let _ = writeln!(told, "{name}: {records} records in {batches} batches, {bytes} bytes");
         }
     }
+    if told.is_empty() {
+        told += "nothing is stored there: nothing was written\n";
+    }
     print(&told)?;
     if damages.is_empty() {
         return Ok(());

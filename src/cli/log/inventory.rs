@@ -39,11 +39,10 @@ impl Directory {
     pub fn open(path: &Path) -> Result<Self, Error> {
         // Before the lock, whose file would be made: nothing is to appear in other directories.
         if !data_dir::manifest_path(path).exists() {
-            return Err(Error::NotThere(path.to_owned()));
+            return Err(nothing_there(path));
         }
         let lock = data_dir::lock(path)?;
-        let manifest =
-            data_dir::read_manifest(path)?.ok_or_else(|| Error::NotThere(path.to_owned()))?;
+        let manifest = data_dir::read_manifest(path)?.ok_or_else(|| nothing_there(path))?;
         Ok(Self { path: path.to_owned(), manifest, lock })
     }
 
@@ -58,22 +57,20 @@ impl Directory {
             Ok(directory) => return Ok((directory, None)),
             Err(refused) => refused,
         };
-        let harmed = matches!(
+        let is_harmed = matches!(
             refused,
-            Error::NotThere(_)
-                | Error::DataDir(data_dir::Error::Manifest {
-                    cause: Refused::Crc | Refused::Syntax(_),
-                    ..
-                })
+            Error::DataDir(
+                data_dir::Error::ManifestGone(_)
+                    | data_dir::Error::Manifest { cause: Refused::Crc | Refused::Syntax(_), .. }
+            )
         );
-        match read_manifest_copy(&files) {
-            Ok((manifest, copy)) if harmed => {
-                let directory =
-                    Self { path: path.to_owned(), manifest, lock: data_dir::lock(path)? };
-                Ok((directory, Some(copy)))
-            }
-            _ => Err(refused),
+        if !is_harmed {
+            return Err(refused);
         }
+        let (manifest, copy) =
+            read_manifest_copy(&files).map_err(|_| Error::NoManifest(path.to_owned()))?;
+        let directory = Self { path: path.to_owned(), manifest, lock: data_dir::lock(path)? };
+        Ok((directory, Some(copy)))
     }
 
     /// The lock.
@@ -115,6 +112,18 @@ impl Directory {
         let path = segment_path(&self.path, key);
         Mapped::open(&path, &self.lock).map_err(failed("mapping", &path))
     }
+}
+
+/// Why there is nothing to be read: there is no manifest.
+fn nothing_there(path: &Path) -> Error {
+    let what = match data_dir::read_manifest(path) {
+        Err(lost @ data_dir::Error::ManifestGone(_)) => return lost.into(),
+        _ if !path.exists() => "does not exist",
+        _ if !path.is_dir() => "is no directory",
+        Ok(None) => "is empty: no engine has started from it yet",
+        _ => "holds no Tidegate data: it has no manifest.json",
+    };
+    Error::NotThere { path: path.to_owned(), what }
 }
 
 /// A segment that holds something.

@@ -27,8 +27,8 @@ Examples:
   tidegate log repair ./tidegate-data --to ./tidegate-mended
   tidegate serve --data-dir ./tidegate-mended
 
-Offsets stay what they are. What is lost stays fenced: consumers get CORRUPT_MESSAGE there and can go
-on behind it. A manifest that is gone or damaged is taken from the copy that the last start left.";
+Offsets stay what they are. What is lost stays fenced: consumers get CORRUPT_MESSAGE there and can
+go on behind it. A manifest that is gone or damaged is taken from the copy that the last start left.";
 
 /// Copy what is sound to a new directory, or mend in place
 ///
@@ -80,7 +80,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         Some(to) => {
             let manifest = copy(&directory, &mut examined, to).map_err(failed)?;
-            (manifest, format!("{} holds what is sound", to.display()))
+            (
+                manifest,
+                format!("{0} holds what is sound: tidegate serve --data-dir {0}", to.display()),
+            )
         }
         None if is_sound => return print("all is sound; nothing was written\n"),
         None => {

@@ -81,7 +81,7 @@ fn text(report: &Report<'_>) -> String {
     }
     let told: Vec<_> = report.faults.iter().flat_map(|fault| &fault.lost).collect();
     for lost in report.lost.iter().filter(|lost| !told.contains(lost)) {
-        let _ = writeln!(out, "lost before, as an earlier start told: {lost}");
+        let _ = writeln!(out, "lost before, as an earlier start or repair told: {lost}");
     }
     let verdict = match report.faults.len() {
         0 => "sound".to_owned(),

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::log::IoError;
 use crate::log::manifest::Refused;
 use crate::log::start;
 
@@ -30,6 +31,9 @@ pub enum Error {
     /// There are files in it, but no manifest.
     #[error("the directory {} is not empty and holds no Tidegate data\nName an empty or new directory with --data-dir.", .0.display())]
     NotOurs(PathBuf),
+    /// There are segments in it, but no manifest.
+    #[error("{} has segments, but its manifest.json is gone\n`tidegate log repair` restores it from the copy that the last start left.", .0.display())]
+    ManifestGone(PathBuf),
     /// The number of partitions is fixed.
     #[error("the data directory {} has {there} partitions, the configuration asks for {asked}\nThe number is fixed when a directory is created: leave --partitions out, or name another directory.", .dir.display())]
     Partitions {
@@ -57,10 +61,11 @@ impl Error {
     pub fn new(dir: &Path, cause: start::Error) -> Self {
         let dir = dir.to_owned();
         match cause {
-            start::Error::Io { what, path, cause } => {
+            start::Error::Io(IoError { what, path, cause }) => {
                 Self::Io { what, path: dir.join(path), cause }
             }
             start::Error::NotOurs => Self::NotOurs(dir),
+            start::Error::ManifestGone => Self::ManifestGone(dir),
             start::Error::Partitions { there, asked } => Self::Partitions { dir, there, asked },
             start::Error::Manifest(cause) => Self::Manifest {
                 remedy: match cause {

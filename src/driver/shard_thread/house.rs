@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{EXPIRE_EVERY, Turning};
 use crate::log::clean::{Ended, Error};
+use crate::log::{MetDamage, Records};
 use crate::observe::ShardState;
 
 /// How often quantiles and the lanes' state are published.
@@ -36,10 +37,16 @@ impl Turning {
         let mut damages = Vec::new();
         self.thread.shard.log().take_damages(&mut damages);
         self.thread.shard.metrics().log.damages.add(damages.len() as u64);
-        for (file, at) in damages {
+        for MetDamage { file, at, records: Records { stream, partition, from, to } } in damages {
+            let stream = self.thread.shard.stream_name(stream);
             tracing::error!(
-                "{file} cannot be read, or is not what was written, at byte {at}: readers of these \
-                 records get CORRUPT_MESSAGE and can go on behind them (tidegate log verify)"
+                "{file} cannot be read, or is not what was written, at byte {at}: consumers of \
+                 {stream}, partition {}, get CORRUPT_MESSAGE among the offsets {} to {} and can go \
+                 on at {} (tidegate log verify)",
+                partition.0,
+                from.0,
+                to.0 - 1,
+                to.0
             );
         }
     }
@@ -54,7 +61,7 @@ impl Turning {
         metrics.compacted_keys.add(tally.keys);
         metrics.compacted_records.add(tally.removed);
         match &ended.failed {
-            Some((Error::Io { cause, .. }, _)) if cause.kind() == ErrorKind::Interrupted => {}
+            Some((Error::Io(failed), _)) if failed.cause.kind() == ErrorKind::Interrupted => {}
             Some((error, _)) => {
                 metrics.clean_failures.increment();
                 tracing::warn!("cleaning ended early, nothing is lost by it: {error}");

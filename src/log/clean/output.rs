@@ -10,7 +10,8 @@ use super::super::frame::{
 };
 use super::super::index::{self, IndexEntry, IndexRow, SegmentEnd};
 use super::super::segment::{self, SegmentHeader, SegmentKey, log_dir};
-use super::{Error, Job, Moved, Part, Run, failed};
+use super::{Error, Job, Moved, Part, Run};
+use crate::log::files::failed;
 use crate::record::Offset;
 use crate::record::batch::BatchHeader;
 

@@ -7,7 +7,8 @@ use super::super::cache::FileKey;
 use super::super::files::Files;
 use super::super::index::IndexEntry;
 use super::super::segment::SegmentKey;
-use super::{Error, Run, failed};
+use super::{Error, Run};
+use crate::log::files::failed;
 use crate::record::batch::BatchHeader;
 
 /// Bytes read at once at the most, but for a larger batch.

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 
 use super::super::frame::FrameHeader;
 use super::super::inspect::inspect;
-use super::super::manifest::{FEATURES, FORMAT, Generation, Manifest};
 use super::super::memory::MemoryFiles;
 use super::super::recovery::Recovered;
-use super::super::rig::{FLUSHED, NO_HEADERS, Rig, SEED, WRITTEN, durabilities, options};
+use super::super::rig::{FLUSHED, NO_HEADERS, Rig, SEED, WRITTEN, durabilities, manifest, options};
 use super::super::{Options, Outcome};
 use super::*;
 use crate::record::batch::{RecordParts, for_each_record};
@@ -42,29 +41,9 @@ fn mixed() -> Rig {
     rig
 }
 
-fn manifest() -> Manifest {
-    let mut recovered = Recovered::default();
-    recovered.reserve(&durabilities(&small().streams), small().partitions);
-    Manifest {
-        format: FORMAT,
-        features: FEATURES,
-        cluster_id: String::new(),
-        partitions: small().partitions,
-        starts: 1,
-        streams: vec![],
-        current: Generation { generation: 1, shards: 1, seed: SEED },
-        sealed: vec![],
-        offsets: recovered.offsets.values().map(|row| (*row).into()).collect(),
-        gaps: vec![],
-        lost: vec![],
-        age_ms: 0,
-        wall_ms: 0,
-    }
-}
-
 /// What a start finds.
 fn recover(files: &MemoryFiles) -> (Recovered, BTreeMap<FileKey, Vec<u8>>) {
-    let found = inspect(files, &manifest(), 512, &mut |_, _| Ok(())).expect("readable");
+    let found = inspect(files, &manifest(&small()), 512, &mut |_, _| Ok(())).expect("readable");
     assert_eq!(found.recovered.damages, []);
     assert_eq!(found.recovered.holes().count(), 0);
     let mut all = files.segments();
