@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)] // a global allocator is an unsafe trait
 
+mod functions;
 mod harness;
 
 use std::alloc::{GlobalAlloc, Layout, System};
