@@ -396,6 +396,9 @@ mod tests {
         assert!(is_valid(&nested(DEPTH_MAX)));
         assert!(!is_valid(&nested(DEPTH_MAX + 1)));
         assert!(!is_valid(&"[".repeat(1_000_000)));
+        let objects = |depth: usize| "{\"a\":".repeat(depth) + "1" + &"}".repeat(depth);
+        assert!(is_valid(&objects(DEPTH_MAX)));
+        assert!(!is_valid(&objects(DEPTH_MAX + 1)));
     }
 
     proptest! {
