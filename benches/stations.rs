@@ -149,6 +149,7 @@ fn setup(compression: Compression) -> Setup {
         segment_bytes: 64 << 20,
         buffer_bytes: 2 << 20,
         batch_bytes_max: BATCH_BYTES_MAX,
+        rules: "",
     }
 }
 

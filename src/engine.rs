@@ -27,6 +27,7 @@ use crate::driver::{listen, storage};
 use crate::log::start::{SPARE_DIR, StreamWanted, Wanted};
 use crate::observe::Registry;
 use crate::record::ShardId;
+use crate::transform::rules::Plan;
 use crate::{control, observe};
 
 pub use inject::CommitDelay;
@@ -85,16 +86,18 @@ struct Ground {
     commit_delays: Vec<Option<storage::Delay>>,
     notes: Vec<String>,
     connections_max: u32,
+    plan: Arc<Plan>,
 }
 
-/// Runs the engine until it is told to stop. `delays` are for tests.
+/// Runs the engine until it is told to stop; the streams of `plan` are in `config`. `delays` are for
+/// tests.
 ///
 /// # Errors
 /// [`Error`], all of them before the first message is taken.
-pub fn run(config: Config, delays: &[CommitDelay]) -> Result<(), Error> {
+pub fn run(config: Config, plan: Plan, delays: &[CommitDelay]) -> Result<(), Error> {
     let base = Instant::now();
     let signals = StopSignals::block().map_err(system("blocking signals"))?;
-    let mut ground = prepare(&config, delays)?;
+    let mut ground = prepare(&config, plan, delays)?;
     let registry = Arc::new(registry(&ground));
     let control = control::start(
         config.http.listen,
@@ -130,7 +133,7 @@ fn watch(signals: StopSignals, stopper: &Stopper) {
 }
 
 /// Asks the machine for everything that is needed, and recovers the data directory.
-fn prepare(config: &Config, delays: &[CommitDelay]) -> Result<Ground, Error> {
+fn prepare(config: &Config, plan: Plan, delays: &[CommitDelay]) -> Result<Ground, Error> {
     preflight::kernel()?;
     preflight::locked_memory()?;
     let wanted = u64::from(config.mqtt.connections_max) + u64::from(config.kafka.connections_max);
@@ -182,6 +185,7 @@ fn prepare(config: &Config, delays: &[CommitDelay]) -> Result<Ground, Error> {
         commit_delays,
         notes,
         connections_max,
+        plan: Arc::new(plan),
     })
 }
 
@@ -239,7 +243,7 @@ fn registry(ground: &Ground) -> Registry {
         version: env!("CARGO_PKG_VERSION"),
         shards: ground.shards,
         partitions: manifest.partitions,
-        streams: options::stream_infos(manifest, &ground.data),
+        streams: options::stream_infos(manifest, &ground.data, &ground.plan),
         started: SystemTime::now(),
     })
 }

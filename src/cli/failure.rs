@@ -38,6 +38,11 @@ impl Failure {
         Self { code: 2, messages: vec![message] }
     }
 
+    /// Its rules are wrong, a line a problem: exit code 2.
+    pub fn of_rules(messages: Vec<String>) -> Self {
+        Self { code: 2, messages }
+    }
+
     /// It is configured wrongly: exit code 2.
     pub fn of_config(problems: &[Problem]) -> Self {
         Self { code: 2, messages: problems.iter().map(Problem::to_string).collect() }

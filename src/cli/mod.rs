@@ -8,6 +8,7 @@ mod config;
 mod cores;
 mod failure;
 mod log;
+mod rules;
 mod settings;
 
 pub mod serve;
@@ -59,6 +60,7 @@ enum Command {
     Cores(cores::Args),
     Bench(bench::Args),
     Log(log::Args),
+    Rules(rules::Args),
 }
 
 /// Runs the command line of this process.
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
             error => Failure::at_run_time(&error),
         }),
         Command::Log(args) => log::run(&args),
+        Command::Rules(args) => rules::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,6 +12,7 @@ use super::{Failure, Settings};
 use crate::config::keys::VARIABLE_LOG;
 use crate::config::{Config, Loaded};
 use crate::engine::CommitDelay;
+use crate::transform::rules::Plan;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,22 +48,22 @@ pub struct Args {
 /// Loads the configuration and hands it to `engine`, which returns when the engine has stopped.
 pub fn run<E: Error>(
     args: &Args,
-    engine: impl FnOnce(Config, &[CommitDelay]) -> Result<(), E>,
+    engine: impl FnOnce(Config, Plan, &[CommitDelay]) -> Result<(), E>,
 ) -> Result<(), Failure> {
     let filter = filter(&args.log)?;
     let loaded = args.settings.load()?;
     start_log(filter)?;
-    start(loaded, |config| engine(config, &args.inject_commit_delay))
+    start(loaded, |config, plan| engine(config, plan, &args.inject_commit_delay))
 }
 
 fn start<E: Error>(
     loaded: Loaded,
-    engine: impl FnOnce(Config) -> Result<(), E>,
+    engine: impl FnOnce(Config, Plan) -> Result<(), E>,
 ) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    engine(loaded.config).map_err(|error| Failure::at_run_time(&error))
+    engine(loaded.config, loaded.plan).map_err(|error| Failure::at_run_time(&error))
 }
 
 fn filter(text: &str) -> Result<EnvFilter, Failure> {
@@ -109,7 +110,7 @@ mod tests {
     fn the_engine_gets_the_configuration() {
         let alone = Alone::try_parse_from(["serve", "--shards", "3"]).unwrap();
         let mut shards = None;
-        let result = start(alone.args.settings.load().unwrap(), |config| {
+        let result = start(alone.args.settings.load().unwrap(), |config, _| {
             shards = config.shards;
             Err(io::Error::other("no disk"))
         });

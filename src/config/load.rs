@@ -17,7 +17,8 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{ROWS, Row, VARIABLE_CONFIG, VARIABLE_LOG, VARIABLE_PREFIX, nearest};
 use super::problem::{FilePlace, Place, Problem};
 use super::section::{About, Given, Section};
-use super::{Config, Stream};
+use super::{Config, Stream, rules};
+use crate::transform::rules::Plan;
 
 /// The configuration file.
 #[derive(Debug, Clone, Default)]
@@ -91,7 +92,7 @@ pub struct Sources {
 pub type Origins = HashMap<String, Place>;
 
 /// A configuration that passed its checks.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
@@ -99,12 +100,15 @@ pub struct Loaded {
     pub origins: Origins,
     /// What is allowed but deserves a word.
     pub warnings: Vec<String>,
+    /// The rules; their streams are in the configuration.
+    pub plan: Plan,
 }
 
 /// Joins the sources and checks the result. The problems are never an empty list.
 pub fn load(sources: &Sources) -> Result<Loaded, Vec<Problem>> {
     let mut loading = Loading::default();
     if let Some(file) = &sources.file {
+        loading.base = file.path.parent().map(Path::to_owned).unwrap_or_default();
         loading.file(file);
     }
     for variable in &sources.variables {
@@ -122,6 +126,8 @@ struct Loading {
     origins: Origins,
     warnings: Vec<String>,
     problems: Vec<Problem>,
+    /// The directory of the file, from which the patterns of rules start.
+    base: PathBuf,
 }
 
 impl Loading {
@@ -136,7 +142,12 @@ impl Loading {
             return Err(problems);
         }
         self.warnings.extend(self.config.warnings());
-        Ok(Loaded { config: self.config, origins: self.origins, warnings: self.warnings })
+        let mut config = self.config;
+        let plan = rules::load(&mut config, &self.base).map_err(|lines| {
+            let problem = |what| Problem { keys: Vec::new(), place: None, what, remedy: None };
+            lines.into_iter().map(problem).collect::<Vec<_>>()
+        })?;
+        Ok(Loaded { config, origins: self.origins, warnings: self.warnings, plan })
     }
 
     fn variable(&mut self, variable: &Variable) {

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod load;
 pub mod print;
 pub mod problem;
+pub mod rules;
 pub mod section;
 mod setting;
 mod values;
@@ -59,6 +60,9 @@ section! {
         /// How long a shard polls before it sleeps: `off`, a duration such as `50us`, or `always`
         /// (the core is then always busy).
         spin: Spin = Spin::Off,
+        /// Files of rules (docs/rules.md), such as `rules/*.sql`; a relative path starts at the
+        /// directory of the configuration file. Their streams stand beside those named here.
+        rules: Vec<String> = Vec::new(),
     }
     tables {
         /// The MQTT side.

@@ -58,7 +58,9 @@ pub fn to_toml(config: &Config, origins: &Origins) -> String {
         print_keys(&mut out, section, default, &about.path(""), origins, true);
     }
     let default = Stream::default();
-    for (index, stream) in config.streams.iter().enumerate() {
+    // Those of rules come from their files again.
+    let written = config.streams.iter().enumerate().filter(|(_, s)| !s.topics.is_empty());
+    for (index, stream) in written {
         out.push('\n');
         if index == 0 {
             comment(&mut out, &paragraph(Stream::ABOUT.doc));

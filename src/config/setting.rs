@@ -378,6 +378,9 @@ impl<T: Setting> Setting for Vec<T> {
     const WANT: &'static str = "an array";
 
     fn parse(text: &str) -> Result<Self, String> {
+        if matches!(text.trim(), "" | "[]") {
+            return Ok(Self::new());
+        }
         text.split(',').map(|item| T::parse(item.trim())).collect()
     }
 

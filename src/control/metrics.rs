@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use super::process::Process;
 use super::text::{Kind, Samples};
 use crate::observe::{
-    ByLabel, Counter, Distribution, Gauge, Label, QUANTILES, Registry, ShardMetrics, Station,
-    StreamMetrics, WayMetrics,
+    ByLabel, Counter, Distribution, Gauge, Label, QUANTILES, Registry, RuleMetrics, ShardMetrics,
+    Station, StreamMetrics, WayMetrics,
 };
 
 const NS: f64 = 1e-9;
@@ -48,7 +48,7 @@ pub(super) fn render(registry: &Registry) -> String {
     text
 }
 
-static TABLES: [&[Metric]; 8] = [ENGINE, MQTT, LOG, KAFKA, RING, LOOP, STREAM, PROCESS];
+static TABLES: [&[Metric]; 9] = [ENGINE, MQTT, LOG, KAFKA, RING, LOOP, STREAM, RULE, PROCESS];
 
 #[rustfmt::skip]
 static ENGINE: &[Metric] = metrics! {
@@ -228,6 +228,16 @@ static STREAM: &[Metric] = metrics! {
 };
 
 #[rustfmt::skip]
+static RULE: &[Metric] = metrics! {
+    Counter "tidegate_rule_matched_total" "Messages that the rule looked at."
+        |s, out| rules(s, out, |rule| &rule.matched);
+    Counter "tidegate_rule_passed_total" "Records that the rule made."
+        |s, out| rules(s, out, |rule| &rule.passed);
+    Counter "tidegate_rule_errors_total" "Messages and expressions that the rule could not evaluate."
+        |s, out| rules(s, out, |rule| &rule.errors);
+};
+
+#[rustfmt::skip]
 static PROCESS: &[Metric] = metrics! {
     Counter "process_cpu_seconds_total" "User and system time of the process."
         |s, out| if let Some(seconds) = s.process.cpu_seconds { out.value(&[], seconds) };
@@ -297,6 +307,15 @@ fn streams(source: &Source<'_>, out: &mut Samples<'_>, cell: fn(&StreamMetrics) 
     shards(source, |shard, m| {
         for (stream, info) in m.streams.iter().zip(&source.registry.info().streams) {
             out.value(&[("shard", &shard), ("stream", &info.name)], cell(stream).value());
+        }
+    });
+}
+
+fn rules(source: &Source<'_>, out: &mut Samples<'_>, cell: fn(&RuleMetrics) -> &Counter) {
+    shards(source, |shard, m| {
+        let streams = m.streams.iter().zip(&source.registry.info().streams);
+        for (stream, info) in streams.filter(|(_, info)| info.is_rule) {
+            out.value(&[("shard", &shard), ("rule", &info.name)], cell(&stream.rule).value());
         }
     });
 }

@@ -13,6 +13,7 @@ fn registry() -> Arc<Registry> {
     let stream = |name: &str| StreamInfo {
         name: StreamName::try_from(name.to_owned()).unwrap(),
         durability: Durability::Fsync,
+        is_rule: name == "events",
     };
     Arc::new(Registry::new(EngineInfo {
         version: "1.2.3",

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::Ground;
-use crate::config::{Config, Retention};
+use crate::config::{Config, Retention, rules};
 use crate::driver::data_dir::DataDir;
 use crate::driver::open_connections::OpenConnections;
 use crate::driver::sockets;
@@ -17,7 +17,8 @@ use crate::record::{
 };
 use crate::serve::kafka;
 use crate::shard;
-use crate::transform::TopicTable;
+use crate::transform::rules::{DEAD_LETTERS, Limits, Plan};
+use crate::transform::{Rulebook, TopicTable};
 
 /// Bytes read from disk at once for a consumer that lags.
 const READ_BYTES: usize = 256 << 10;
@@ -65,7 +66,7 @@ fn retention_ms(retention: Retention) -> u64 {
 }
 
 /// The streams as metrics name them.
-pub fn stream_infos(manifest: &Manifest, data: &DataDir) -> Vec<StreamInfo> {
+pub fn stream_infos(manifest: &Manifest, data: &DataDir, plan: &Plan) -> Vec<StreamInfo> {
     let durability = |name: &StreamName| {
         let named = data.streams.iter().find(|stream| stream.name == *name);
         named.map_or(Durability::Fsync, |stream| stream.durability)
@@ -73,7 +74,11 @@ pub fn stream_infos(manifest: &Manifest, data: &DataDir) -> Vec<StreamInfo> {
     manifest
         .streams
         .iter()
-        .map(|s| StreamInfo { name: s.name.clone(), durability: durability(&s.name) })
+        .map(|s| StreamInfo {
+            name: s.name.clone(),
+            durability: durability(&s.name),
+            is_rule: plan.rules.iter().any(|rule| *rule.name == *s.name.as_str()),
+        })
         .collect()
 }
 
@@ -105,7 +110,8 @@ pub fn shard(
             ..kafka::Limits::default()
         },
         kafka_send_bytes_max: config.kafka.send_bytes_max,
-        topics: topics(config, &ground.data.manifest),
+        topics: topics(config, &ground.data.manifest, &ground.plan),
+        rules: rulebook(config, &ground.data.manifest, &ground.plan),
         partition_by: partition_by(config, &ground.data.manifest.streams),
         cluster: cluster(config, ground, id),
         ring_slots: config.ring.slots as usize,
@@ -115,14 +121,31 @@ pub fn shard(
     }
 }
 
-fn topics(config: &Config, manifest: &Manifest) -> TopicTable {
+/// The rules for a shard, where there are any. What one message may make of them fits the log's
+/// buffer and the rings beside the message itself, or it would wait for ever.
+fn rulebook(config: &Config, manifest: &Manifest, plan: &Arc<Plan>) -> Option<Rulebook> {
+    let id = |name: &str| {
+        let at = manifest.streams.iter().position(|known| known.name.as_str() == name);
+        at.map(|at| StreamId(at as u32))
+    };
+    let dead_letters = id(DEAD_LETTERS).filter(|_| !plan.rules.is_empty())?;
+    // Every stream of a rule is in the manifest: it was written with them.
+    let streams = plan.rules.iter().map(|rule| id(&rule.name)).collect::<Option<_>>()?;
+    let limits = Limits {
+        records_max: config.ring.slots as usize / 2,
+        bytes_max: rules::message_bytes_max(config),
+    };
+    Some(Rulebook::new(Arc::clone(plan), streams, dead_letters, limits))
+}
+
+fn topics(config: &Config, manifest: &Manifest, plan: &Plan) -> TopicTable {
     let mut filters = Vec::new();
     for stream in &config.streams {
         let id = manifest.streams.iter().position(|known| known.name == stream.name);
         let Some(id) = id.map(|id| StreamId(id as u32)) else { continue };
         filters.extend(stream.topics.iter().map(|filter| (filter.as_str().to_owned(), id)));
     }
-    TopicTable::new(filters)
+    TopicTable::with_rules(filters, plan.filters())
 }
 
 /// By stream; nothing is published to a stream that the configuration does not name any more.

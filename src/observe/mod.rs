@@ -20,7 +20,7 @@ pub use distribution::{BYTES, Distribution, RECORDS, SECONDS, Scale};
 pub use label::{ByLabel, Close, HoldCause, KafkaApi, Label, Reject};
 pub use registry::{EngineInfo, Registry, ShardState, StreamInfo};
 pub use shard::{
-    KafkaMetrics, LogMetrics, LoopMetrics, MqttMetrics, PartitionMetrics, RingMetrics,
+    KafkaMetrics, LogMetrics, LoopMetrics, MqttMetrics, PartitionMetrics, RingMetrics, RuleMetrics,
     ShardMetrics, StreamMetrics, WayMetrics,
 };
 pub use station::{QUANTILES, Station, StationSummary, StationTimes};

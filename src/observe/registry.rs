@@ -53,6 +53,8 @@ pub struct StreamInfo {
     pub name: StreamName,
     /// What an acknowledgement of it promises.
     pub durability: Durability,
+    /// A rule makes it.
+    pub is_rule: bool,
 }
 
 /// What was started; never changes in one run.
@@ -125,7 +127,7 @@ mod tests {
 
     fn registry(shards: u32, partitions: u32) -> Registry {
         let name = StreamName::try_from("telemetry".to_owned()).unwrap();
-        let streams = vec![StreamInfo { name, durability: Durability::Fsync }];
+        let streams = vec![StreamInfo { name, durability: Durability::Fsync, is_rule: false }];
         let started = SystemTime::UNIX_EPOCH;
         Registry::new(EngineInfo { version: "0", shards, partitions, streams, started })
     }

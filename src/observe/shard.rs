@@ -218,9 +218,22 @@ pub struct StreamMetrics {
     pub bytes_in: Counter,
     /// Bytes of record batches as stored, after compression.
     pub bytes_stored: Counter,
+    /// What its rule does, where it has one.
+    pub rule: RuleMetrics,
     /// By `PartitionId::row`.
     partitions: Box<[PartitionLine]>,
     partition_count: usize,
+}
+
+/// One rule on the shard where messages arrive.
+#[derive(Debug, Default)]
+pub struct RuleMetrics {
+    /// Messages on its topics, or records of the stream that it reads.
+    pub matched: Counter,
+    /// Records that it made.
+    pub passed: Counter,
+    /// Messages and expressions that it could not evaluate.
+    pub errors: Counter,
 }
 
 /// One partition of a stream, on the shard that owns it.
@@ -248,6 +261,7 @@ impl StreamMetrics {
             records: Counter::new(),
             bytes_in: Counter::new(),
             bytes_stored: Counter::new(),
+            rule: RuleMetrics::default(),
             partitions: (0..lines).map(|_| PartitionLine::default()).collect(),
             partition_count,
         }

@@ -59,6 +59,8 @@ pub enum Role {
 pub struct MqttConn {
     pub machine: station::Connection,
     pub client_id: Rc<str>,
+    /// As it said when it connected; nobody has checked it.
+    pub username: Option<Box<str>>,
     /// Of the client id.
     pub partition: PartitionId,
     pub topics: TopicCache,
@@ -120,6 +122,7 @@ impl Conn {
                 machine: station::Connection::new(),
                 client_id: Rc::default(),
                 partition: PartitionId(0),
+                username: None,
                 topics: TopicCache::default(),
                 unacknowledged: VecDeque::new(),
                 unacknowledged_messages: 0,

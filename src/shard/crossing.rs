@@ -3,7 +3,7 @@
 //!
 //! The invariant: what a [`Crossing`] points to is not changed and not freed until its slot has come
 //! back. The sender keeps it: a receive buffer or a detached assembly buffer is *pinned*, the client
-//! identifier is counted, a topic that only an alias named is copied.
+//! identifier is counted, a topic that only an alias named and what a rule has made are copied.
 #![allow(unsafe_code)]
 
 use std::rc::Rc;
@@ -13,9 +13,10 @@ use slab::Slab;
 use super::message::Message;
 use crate::ingest::mqtt::UserProperties;
 use crate::record::{PartitionId, StreamId};
+use crate::transform::rules::Extras;
 
 /// Memory beside receive buffers that records on their way may keep, in one shard: detached assembly
-/// buffers and copies of topics. Each lane has its part; one message more it always takes.
+/// buffers and copies. Each lane has its part; one message more it always takes.
 pub const OWNED_BYTES_MAX: usize = 4 << 20;
 /// Assembly buffers that are kept to be used again, and the largest of them.
 const SPARE_MAX: usize = 16;
@@ -23,6 +24,9 @@ const SPARE_BYTES_MAX: usize = 64 << 10;
 /// Topic buffers that are kept to be used again, and the largest of them.
 const SPARE_TOPICS_MAX: usize = 1024;
 const SPARE_TOPIC_BYTES_MAX: usize = 256;
+/// Buffers of what rules have made that are kept to be used again, and the largest of them.
+const SPARE_MADE_MAX: usize = 256;
+const SPARE_MADE_BYTES_MAX: usize = 4096;
 
 /// One record in a ring: the whole slot, 64 bytes, in a cache line of its own.
 #[repr(align(64))]
@@ -41,6 +45,8 @@ pub struct Crossing {
     property_count: u16,
     stream: u16,
     partition: u16,
+    /// Behind the payload; 0 for a message of which no rule says anything.
+    extras_bytes: u16,
     qos: u8,
     retain: bool,
 }
@@ -69,9 +75,15 @@ impl Crossing {
             property_count: property_count.try_into().ok()?,
             stream: stream.0.try_into().ok()?,
             partition: partition.0.try_into().ok()?,
+            extras_bytes: message.extras.bytes().len().try_into().ok()?,
             qos: message.qos,
             retain: message.retain,
         })
+    }
+
+    /// The payload and the extras behind it lie in a copy of them at `copy`.
+    pub fn take_payload_from(&mut self, copy: *const u8) {
+        self.payload = copy;
     }
 
     /// Where the record belongs.
@@ -94,14 +106,20 @@ impl Crossing {
             .then(|| slice(self.content_type, usize::from(self.content_type_bytes)));
         let properties = slice(self.properties, self.properties_bytes as usize);
         let count = u32::from(self.property_count);
+        // With extras there is one copy of both, the payload first (`Lanes::send`).
+        let (payload, extras) =
+            slice(self.payload, self.payload_bytes as usize + usize::from(self.extras_bytes))
+                .split_at(self.payload_bytes as usize);
         look(&Message {
             client_id: slice(self.client_id, usize::from(self.client_id_bytes)),
             topic: slice(self.topic, usize::from(self.topic_bytes)),
-            payload: slice(self.payload, self.payload_bytes as usize),
+            payload,
             qos: self.qos,
             retain: self.retain,
             content_type,
             user_properties: UserProperties::from_parts(properties, count),
+            extras: Extras::new(extras),
+            is_made: false,
         })
     }
 }
@@ -115,6 +133,8 @@ pub struct Kept {
     pub row: Option<usize>,
     /// A copy of the topic, where the packet does not have it, and its bytes.
     pub topic: Option<(Pin, usize)>,
+    /// A copy of what a rule has made, and its bytes.
+    pub made: Option<(Pin, usize)>,
     /// The client identifier.
     #[allow(dead_code)] // Held, not read.
     pub client_id: Rc<str>,
@@ -139,6 +159,7 @@ enum Memory {
     Receive(u16),
     Assembly(Vec<u8>),
     Topic(Vec<u8>),
+    Made(Vec<u8>),
 }
 
 struct Pinned {
@@ -155,6 +176,7 @@ pub struct Pins {
     free: Vec<u16>,
     spare: Vec<Vec<u8>>,
     spare_topics: Vec<Vec<u8>>,
+    spare_made: Vec<Vec<u8>>,
 }
 
 impl Pins {
@@ -166,6 +188,7 @@ impl Pins {
             free: Vec::new(),
             spare: Vec::new(),
             spare_topics: Vec::new(),
+            spare_made: Vec::new(),
         }
     }
 
@@ -260,6 +283,14 @@ impl Pins {
         (at, Pin(self.pinned.insert(Pinned { count: 1, memory: Memory::Topic(copy) })))
     }
 
+    /// Keeps a copy of what a rule has made, one part behind the other.
+    pub fn keep_made(&mut self, parts: [&[u8]; 2]) -> (*const u8, Pin) {
+        let mut copy = self.spare_made.pop().unwrap_or_default();
+        parts.iter().for_each(|part| copy.extend_from_slice(part));
+        let at = copy.as_ptr();
+        (at, Pin(self.pinned.insert(Pinned { count: 1, memory: Memory::Made(copy) })))
+    }
+
     /// Lets go of a buffer once.
     pub fn unpin(&mut self, pin: Pin) {
         let pinned = &mut self.pinned[pin.0];
@@ -273,6 +304,9 @@ impl Pins {
                 self.free.push(buffer);
             }
             Memory::Assembly(buffer) => put_by(&mut self.spare, buffer, SPARE_MAX, SPARE_BYTES_MAX),
+            Memory::Made(copy) => {
+                put_by(&mut self.spare_made, copy, SPARE_MADE_MAX, SPARE_MADE_BYTES_MAX);
+            }
             Memory::Topic(copy) => {
                 put_by(&mut self.spare_topics, copy, SPARE_TOPICS_MAX, SPARE_TOPIC_BYTES_MAX);
             }

@@ -139,9 +139,9 @@ impl Sending {
             }
         }
         pins.unpin(kept.packet);
-        if let Some((topic, bytes)) = kept.topic {
+        for (copy, bytes) in kept.topic.into_iter().chain(kept.made) {
             self.owned_bytes -= bytes;
-            pins.unpin(topic);
+            pins.unpin(copy);
         }
     }
 }
@@ -189,12 +189,13 @@ impl Lanes {
         }
     }
 
-    /// The message needs a slot to `to`, and `bytes` there.
-    pub fn need(&mut self, to: ShardId, bytes: usize) {
+    /// The message needs a slot to `to`, `bytes` there, and a copy of `made` bytes here.
+    pub fn need(&mut self, to: ShardId, bytes: usize, made: usize) {
         self.counted = true;
         let need = &mut self.needs[to.index()];
         need.slots += 1;
         need.bytes += bytes as u64;
+        need.owned += made;
     }
 
     /// Whether everything that the message needs is there; else for which shard it must wait.
@@ -209,7 +210,7 @@ impl Lanes {
             let resumed = self.resumed.is_some_and(|r| r.conn == conn && r.to == to);
             let overtakes = !resumed && !sending.held.is_empty();
             let another = pin.is_none() || sending.kept.back().map(|kept| kept.packet) != pin;
-            need.owned = need.slots * topic_copied + if another { assembled } else { 0 };
+            need.owned += need.slots * topic_copied + if another { assembled } else { 0 };
             let (buffers, owned) = (self.buffers_max, self.owned_bytes_max);
             if overtakes || !sending.has_room(*need, usize::from(another), buffers, owned) {
                 self.missing = Some(Wanter { conn, need: *need });
@@ -236,7 +237,7 @@ impl Lanes {
         let (Some(sending), Some(packet)) = (sending, self.pins.pin()) else {
             panic!("a record for shard {} has no way there", to.0);
         };
-        let mut topic = None;
+        let (mut topic, mut made) = (None, None);
         let Some(mut crossing) = Crossing::new(message, stream, partition) else {
             panic!("a record does not fit a slot: stream {}, partition {}", stream.0, partition.0);
         };
@@ -245,6 +246,12 @@ impl Lanes {
             crossing.take_topic_from(copy);
             sending.owned_bytes += topic_copied;
             topic = Some((pin, topic_copied));
+        }
+        if message.is_made {
+            let (copy, pin) = self.pins.keep_made([message.payload, message.extras.bytes()]);
+            crossing.take_payload_from(copy);
+            sending.owned_bytes += message.made_bytes();
+            made = Some((pin, message.made_bytes()));
         }
         let Ok(number) = sending.lane.send(crossing, bytes as u64) else {
             panic!("credit for shard {} was there and is not", to.0);
@@ -255,7 +262,7 @@ impl Lanes {
             sending.buffers += 1;
             sending.owned_bytes += bytes;
         }
-        sending.kept.push_back(Kept { packet, row, topic, client_id: Rc::clone(client_id) });
+        sending.kept.push_back(Kept { packet, row, topic, made, client_id: Rc::clone(client_id) });
         if sending.wanter.is_some_and(|wanter| wanter.conn == conn) {
             sending.wanter = None;
         }

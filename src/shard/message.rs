@@ -4,6 +4,11 @@
 use crate::ingest::mqtt::{Publish, UserProperties};
 use crate::record::PartitionBy;
 use crate::record::batch::{Headers, RecordParts};
+use crate::transform::Made;
+use crate::transform::rules::{Extras, Input, Key, Properties};
+
+/// Bytes of a record beside its parts, with the names of its headers, roughly.
+const RECORD_OVERHEAD: usize = 256;
 
 /// The parts of a message, wherever they lie.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +21,11 @@ pub struct Message<'a> {
     pub retain: bool,
     pub content_type: Option<&'a [u8]>,
     pub user_properties: UserProperties<'a>,
+    /// What a rule says of its record.
+    pub extras: Extras<'a>,
+    /// A rule has made the payload or the extras: they lie in memory that the next message uses
+    /// again, not in the packet.
+    pub is_made: bool,
 }
 
 impl<'a> Message<'a> {
@@ -29,7 +39,24 @@ impl<'a> Message<'a> {
             retain: publish.retain,
             content_type: publish.content_type.map(str::as_bytes),
             user_properties: publish.user_properties,
+            extras: Extras::default(),
+            is_made: false,
         }
+    }
+
+    /// What a rule has made of this message.
+    pub fn made(&self, made: &Made<'a>) -> Self {
+        Self {
+            payload: made.value.unwrap_or(self.payload),
+            extras: made.extras,
+            is_made: made.value.is_some() || !made.extras.bytes().is_empty(),
+            ..*self
+        }
+    }
+
+    /// Bytes that must be copied so that the record can go to another shard.
+    pub fn made_bytes(&self) -> usize {
+        if self.is_made { self.payload.len() + self.extras.bytes().len() } else { 0 }
     }
 
     /// The record in a stream that is partitioned by `by`. Its key is what partitions it; the client
@@ -40,16 +67,53 @@ impl<'a> Message<'a> {
         (by, compacted): (PartitionBy, bool),
         timestamp_ms: i64,
     ) -> RecordParts<'a, MessageHeaders<'a>> {
+        let own_key = self.extras.key();
         RecordParts {
-            key: match by {
-                PartitionBy::Client => Some(self.client_id),
-                PartitionBy::Topic => Some(self.topic),
-                PartitionBy::None => None,
+            key: match (own_key, by) {
+                (Key::Is(key), _) => Some(key),
+                (Key::None, _) | (Key::Unsaid, PartitionBy::None) => None,
+                (Key::Unsaid, PartitionBy::Client) => Some(self.client_id),
+                (Key::Unsaid, PartitionBy::Topic) => Some(self.topic),
             },
             value: (!compacted || !self.payload.is_empty()).then_some(self.payload),
-            timestamp_ms,
-            headers: MessageHeaders { message: *self, names_client: by != PartitionBy::Client },
+            timestamp_ms: self.extras.timestamp_ms().unwrap_or(timestamp_ms),
+            headers: MessageHeaders {
+                message: *self,
+                names_client: by != PartitionBy::Client || own_key != Key::Unsaid,
+            },
         }
+    }
+}
+
+/// A message as rules see it; its topic and client id are text, as MQTT has them.
+pub fn input<'a>(
+    publish: &Publish<'a>,
+    (client_id, username): (&'a str, Option<&'a str>),
+    properties: &'a dyn Properties,
+    received_ms: i64,
+) -> Input<'a> {
+    Input {
+        topic: publish.topic,
+        client_id,
+        payload: publish.payload,
+        qos: publish.qos as u8,
+        retain: publish.retain,
+        username,
+        content_type: publish.content_type,
+        properties,
+        received_ms,
+        overhead_bytes: RECORD_OVERHEAD
+            + publish.topic.len()
+            + client_id.len()
+            + publish.content_type.map_or(0, str::len)
+            + publish.user_properties.parts().0.len(),
+    }
+}
+
+impl Properties for UserProperties<'_> {
+    fn first(&self, name: &str) -> Option<&str> {
+        let mut found = self.iter().filter(|(known, _)| *known == name.as_bytes());
+        found.next().and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 }
 
@@ -78,6 +142,9 @@ impl<'a> Headers<'a> for MessageHeaders<'a> {
             each(b"mqtt.content_type", content_type);
         }
         for (name, value) in message.user_properties.iter() {
+            each(name, value);
+        }
+        for (name, value) in message.extras.headers() {
             each(name, value);
         }
     }

@@ -6,6 +6,7 @@
 //! its ticket, and one connection's acknowledgements leave in the order of its messages.
 //! Deliberately absent: sockets, files, clocks; a simulator can drive it as the driver does.
 
+mod append;
 mod arriving;
 mod clients;
 mod connection;
@@ -27,6 +28,7 @@ use crate::ingest::mqtt as station;
 use crate::log::{Commit, Log, Needs};
 use crate::observe::{Close, Label, Reject, ShardMetrics, Station, StationTimes};
 use crate::record::{PartitionId, ShardId, SharedBytes, StreamId};
+use crate::transform::Rulebook;
 use clients::Clients;
 use connection::{Conn, Role, Stage};
 pub use crossing::{Crossing, OWNED_BYTES_MAX};
@@ -49,9 +51,7 @@ impl ConnId {
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// MQTT.
     Mqtt,
-    /// Kafka.
     Kafka,
 }
 
@@ -69,7 +69,6 @@ pub struct Clock {
 /// What the driver must do with a connection.
 #[derive(Debug)]
 pub enum Request {
-    /// Receive once.
     ReceiveOnce(ConnId),
     /// Receive until told otherwise.
     Receive(ConnId),
@@ -120,6 +119,7 @@ pub(crate) struct Core {
     held: VecDeque<ConnId>,
     /// The ways to and from other shards.
     lanes: Lanes,
+    rules: Option<Rulebook>,
     /// Parked Fetches by `stream × partitions + partition`.
     waiters: Vec<Vec<ConnId>>,
     /// Parked Kafka connections that wait for the disk.
@@ -139,7 +139,7 @@ impl Shard {
     ///
     /// # Panics
     /// When there are more than 65,536 streams: the configuration is to refuse that.
-    pub fn new(options: Options, log: Log, ways: Vec<Way>, assigned_seed: u64) -> Self {
+    pub fn new(mut options: Options, log: Log, ways: Vec<Way>, assigned_seed: u64) -> Self {
         let streams = log.options().streams.len();
         assert!(streams <= 1 << 16, "a slot of a ring holds the number of a stream in 16 bits");
         let lanes = Lanes::new(ways, &options);
@@ -148,6 +148,7 @@ impl Shard {
         Self {
             conns: Slab::new(),
             core: Core {
+                rules: options.rules.take(),
                 options,
                 log,
                 clock: Clock::default(),

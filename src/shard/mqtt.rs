@@ -2,18 +2,18 @@
 
 use std::rc::Rc;
 
+use super::append::Publisher;
 use super::clients::Entry;
 use super::connection::{Conn, Due, MqttConn, Role, Stage, Unacknowledged, WaitFor};
-use super::message::Message;
 use super::{ConnId, Core, Request, Shard, label_of};
 use crate::ingest::mqtt as station;
-use crate::ingest::mqtt::{Event, Publish, Qos, Reason};
-use crate::log::{Log, Ticket};
+use crate::ingest::mqtt::{Event, Qos, Reason};
+use crate::log::Ticket;
 use crate::observe::{Close, Reject};
-use crate::record::{PartitionBy, PartitionId, StreamId, partition_of};
+use crate::record::partition_of;
 
 /// How a pass over input ended.
-enum Pass {
+pub(super) enum Pass {
     /// Everything whole was taken.
     Done,
     /// There is no room for the packet at the front.
@@ -25,59 +25,7 @@ enum Pass {
     Left,
 }
 
-/// Who publishes, as far as its record needs it.
-struct Publisher<'a> {
-    conn: ConnId,
-    client_id: &'a Rc<str>,
-    /// Of the client identifier.
-    partition: PartitionId,
-    /// The topic does not lie in the packet: an alias stands for it.
-    topic_is_elsewhere: bool,
-}
-
-impl Publisher<'_> {
-    /// The partition of its message in a stream that is partitioned by `by`; without a key the
-    /// client's own, which is local, so that a device's order is kept all the same.
-    fn partition_in(&self, by: PartitionBy, message: &Message<'_>, partitions: u32) -> PartitionId {
-        match by {
-            PartitionBy::Client | PartitionBy::None => self.partition,
-            PartitionBy::Topic => partition_of(message.topic, partitions),
-        }
-    }
-}
-
-fn count_record(options: &super::Options, stream: StreamId, payload_bytes: usize) {
-    let metrics = options.metrics.stream(stream);
-    metrics.records.increment();
-    metrics.bytes_in.add(payload_bytes as u64);
-}
-
 impl Core {
-    /// Appends what other shards have sent for partitions of this one. Returns how many records.
-    pub fn take_arrived(&mut self) -> u64 {
-        let Self { lanes, log, options, clock, oldest_waiting_ns, .. } = self;
-        let taken = lanes.arriving.take_arrived(log, |log, crossing| {
-            let (stream, partition) = crossing.place();
-            crossing.look(|message| {
-                let keying = (options.partition_by[stream.index()], log.is_compacted(stream));
-                let record = message.record(keying, clock.wall_ms);
-                let bytes = Log::price(record.parts_bytes_max()) as u64;
-                // The room that was kept for it.
-                let kept = log.kept_room();
-                log.keep_room(kept.saturating_sub(bytes));
-                let Ok(ticket) = log.append(stream, partition, &record) else {
-                    log.keep_room(kept);
-                    return None;
-                };
-                count_record(options, stream, message.payload.len());
-                oldest_waiting_ns.get_or_insert(clock.now_ns);
-                Some((ticket, bytes))
-            })
-        });
-        options.metrics.ring.arrived.add(taken);
-        taken
-    }
-
     /// Takes what came from an MQTT connection.
     pub fn mqtt_bytes(&mut self, id: ConnId, conn: &mut Conn, mut bytes: &[u8]) {
         if is_held(conn) {
@@ -197,6 +145,7 @@ impl Core {
                         conn: id,
                         client_id: &mqtt.client_id,
                         partition: mqtt.partition,
+                        username: mqtt.username.as_deref(),
                         topic_is_elsewhere: !in_packet,
                     };
                     match self.append(&from, &publish, &mut mqtt.topics) {
@@ -217,6 +166,7 @@ impl Core {
                 }
                 Ok((bytes, Event::Connect(connect))) => {
                     let client_id = Rc::from(connect.client_id);
+                    mqtt.username = connect.username.map(Box::from);
                     if !self.on_connect(id, conn, client_id, &input[at..]) {
                         return (at, Pass::Left);
                     }
@@ -303,69 +253,6 @@ impl Core {
                 return name.into();
             }
         }
-    }
-
-    /// Appends a message to every stream that wants it, here or on its way to the shard that owns
-    /// its partition: to all, or to none when there is no room.
-    fn append(
-        &mut self,
-        from: &Publisher<'_>,
-        publish: &Publish<'_>,
-        topics: &mut crate::transform::TopicCache,
-    ) -> Result<(Ticket, bool), Pass> {
-        let streams = self.options.topics.streams(publish.topic, topics);
-        self.lanes.begin();
-        if streams.is_empty() {
-            return Ok((Ticket::NOTHING, false));
-        }
-        let message = Message::of(from.client_id, publish);
-        let wall_ms = self.clock.wall_ms;
-        let (mut here_bytes, mut here, mut crosses) = (0, 0, false);
-        for &stream in streams {
-            let by = self.options.partition_by[stream.index()];
-            let compacted = self.log.is_compacted(stream);
-            let bytes = message.record((by, compacted), wall_ms).parts_bytes_max();
-            let owner = from.partition_in(by, &message, self.options.partitions);
-            let owner = owner.owner(self.options.shards);
-            if owner == self.options.shard {
-                here_bytes += bytes;
-                here += 1;
-            } else {
-                self.lanes.need(owner, Log::price(bytes));
-                crosses = true;
-            }
-        }
-        // The log first: no other shard keeps room for a message that waits for this one.
-        if here > 0 && !self.log.has_room(here_bytes, here) {
-            return Err(Pass::Held(WaitFor::Log));
-        }
-        let topic_copied = if from.topic_is_elsewhere { message.topic.len() } else { 0 };
-        if crosses {
-            if self.lanes.pins.is_passing() {
-                return Err(Pass::Passing);
-            }
-            let checked = self.lanes.check(from.conn, topic_copied);
-            checked.map_err(|to| Pass::Held(WaitFor::Lane(to)))?;
-        }
-        let mut ticket = Ticket::NOTHING;
-        for &stream in streams {
-            let by = self.options.partition_by[stream.index()];
-            let partition = from.partition_in(by, &message, self.options.partitions);
-            let owner = partition.owner(self.options.shards);
-            let record = message.record((by, self.log.is_compacted(stream)), wall_ms);
-            if owner == self.options.shard {
-                let appended = self.log.append(stream, partition, &record);
-                ticket = ticket.and(appended.map_err(|_| Pass::Held(WaitFor::Log))?);
-                count_record(&self.options, stream, publish.payload.len());
-                self.oldest_waiting_ns.get_or_insert(self.clock.now_ns);
-            } else {
-                let (bytes, place) =
-                    (Log::price(record.parts_bytes_max()), (stream, partition, owner));
-                let (conn, client_id) = (from.conn, from.client_id);
-                self.lanes.send(conn, &message, place, client_id, topic_copied, bytes);
-            }
-        }
-        Ok((ticket, true))
     }
 
     #[inline]

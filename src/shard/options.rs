@@ -6,7 +6,7 @@ use crate::ingest::mqtt as station;
 use crate::observe::ShardMetrics;
 use crate::record::{PartitionBy, ShardId};
 use crate::serve::kafka as node;
-use crate::transform::TopicTable;
+use crate::transform::{Rulebook, TopicTable};
 
 /// What a shard is told once.
 pub struct Options {
@@ -32,6 +32,8 @@ pub struct Options {
     pub kafka_send_bytes_max: usize,
     /// Which topics go to which streams.
     pub topics: TopicTable,
+    /// The rules, where there are any; the shard takes them.
+    pub rules: Option<Rulebook>,
     /// What the key of a stream's records is, by `StreamId::index`.
     pub partition_by: Vec<PartitionBy>,
     /// Records that may be under way to one other shard.

@@ -1,67 +1,185 @@
-//! Topic filters of all streams, matched against topic names.
+//! Topic filters of all streams and rules, matched against topic names.
 //!
-//! Comes in: a topic name, checked by the MQTT station. Goes out: the streams that want it, each
-//! once. It runs on the shard where the message arrived. MQTT 5, section 4.7: `+` stands for one
-//! level, a last `#` for the parent and all below, and neither for a first level that begins
-//! with `$`.
+//! Comes in: a topic name, checked by the MQTT station. Goes out: the streams and rules that want
+//! it, each once. It runs on the shard where the message arrived. The filters are a tree of levels,
+//! so that what a topic costs does not grow with the number of filters. MQTT 5, section 4.7: `+`
+//! stands for one level, a last `#` for the parent and all below, and neither for a first level that
+//! begins with `$`.
+
+use std::collections::HashMap;
 
 use crate::record::StreamId;
 
-/// All streams' filters.
+/// All filters.
 #[derive(Debug, Clone)]
 pub struct TopicTable {
-    filters: Vec<(String, StreamId)>,
-    /// The streams of every topic that does not begin with `$`, where all filters are `#`.
+    /// The tree; the first node is its root.
+    nodes: Vec<Node>,
+    /// The streams of every topic that does not begin with `$`, where all filters are `#` and there
+    /// are no rules.
     everything: Option<Vec<StreamId>>,
 }
 
-/// The last topic of one connection and the streams that want it: devices repeat themselves.
+/// A place in the tree: the levels so far.
+#[derive(Debug, Clone, Default)]
+struct Node {
+    below: HashMap<Box<str>, u32>,
+    /// Below a `+`.
+    plus: Option<u32>,
+    /// Whose filter ends here.
+    here: Wanted,
+    /// Whose filter goes on with a last `#`.
+    rest: Wanted,
+}
+
+/// Who wants a topic.
+#[derive(Debug, Clone, Default)]
+struct Wanted {
+    streams: Vec<StreamId>,
+    rules: Vec<usize>,
+}
+
+/// The last topic of one connection and who wants it: devices repeat themselves.
 #[derive(Debug, Default)]
 pub struct TopicCache {
     topic: String,
-    streams: Vec<StreamId>,
     filled: bool,
+    wanted: Wanted,
+    /// The rules as a group, once somebody has asked for it.
+    pub(super) group: Option<std::sync::Arc<super::rules::Group>>,
+}
+
+impl TopicCache {
+    /// The rules that want the topic that was asked for last, in the order of the plan.
+    pub fn rules(&self) -> &[usize] {
+        &self.wanted.rules
+    }
+}
+
+impl Wanted {
+    fn add(&mut self, other: &Self) {
+        self.streams.extend_from_slice(&other.streams);
+        self.rules.extend_from_slice(&other.rules);
+    }
 }
 
 impl TopicTable {
     /// A table of (filter, stream) pairs; filters are valid.
     pub fn new(filters: Vec<(String, StreamId)>) -> Self {
-        let mut table = Self { filters, everything: None };
-        if table.filters.iter().all(|(filter, _)| filter == "#") {
-            let mut streams = Vec::new();
-            table.search("any", &mut streams);
-            table.everything = Some(streams);
+        Self::with_rules(filters, std::iter::empty())
+    }
+
+    /// A table of (filter, stream) and (filter, rule) pairs; filters are valid.
+    pub fn with_rules<'f>(
+        filters: Vec<(String, StreamId)>,
+        rules: impl Iterator<Item = (&'f str, usize)>,
+    ) -> Self {
+        let mut everything = filters.iter().all(|(filter, _)| filter == "#");
+        let mut table = Self { nodes: vec![Node::default()], everything: None };
+        for (filter, stream) in &filters {
+            table.wanted_by(filter).streams.push(*stream);
+        }
+        for (filter, rule) in rules {
+            everything = false;
+            table.wanted_by(filter).rules.push(rule);
+        }
+        if everything {
+            let mut wanted = Wanted::default();
+            table.search("any", &mut wanted);
+            table.everything = Some(wanted.streams);
         }
         table
     }
 
-    /// The streams that want `topic`, in the order of their ids.
-    pub fn streams<'a>(&'a self, topic: &str, cache: &'a mut TopicCache) -> &'a [StreamId] {
-        match &self.everything {
-            Some(_) if topic.starts_with('$') => &[],
-            Some(streams) => streams,
-            None => {
-                if !cache.filled || cache.topic != topic {
-                    cache.topic.clear();
-                    cache.topic.push_str(topic);
-                    self.search(topic, &mut cache.streams);
-                    cache.filled = true;
-                }
-                &cache.streams
+    /// Where it stands who has this filter.
+    fn wanted_by(&mut self, filter: &str) -> &mut Wanted {
+        let mut at = 0;
+        for level in filter.split('/') {
+            if level == "#" {
+                return &mut self.nodes[at].rest;
             }
+            let next = self.nodes.len() as u32;
+            let node = &mut self.nodes[at];
+            let below = match level {
+                "+" => *node.plus.get_or_insert(next),
+                level => *node.below.entry(level.into()).or_insert(next),
+            };
+            if below == next {
+                self.nodes.push(Node::default());
+            }
+            at = below as usize;
+        }
+        &mut self.nodes[at].here
+    }
+
+    /// Finds who wants `topic`: [`TopicTable::streams`] and [`TopicCache::rules`] tell.
+    #[inline]
+    pub fn look(&self, topic: &str, cache: &mut TopicCache) {
+        if self.everything.is_none() && (!cache.filled || cache.topic != topic) {
+            cache.topic.clear();
+            cache.topic.push_str(topic);
+            cache.group = None;
+            self.search(topic, &mut cache.wanted);
+            cache.filled = true;
         }
     }
 
-    fn search(&self, topic: &str, streams: &mut Vec<StreamId>) {
-        streams.clear();
-        let wanted = self.filters.iter().filter(|(filter, _)| matches(filter, topic));
-        streams.extend(wanted.map(|(_, stream)| *stream));
-        streams.sort_unstable();
-        streams.dedup();
+    /// The streams that want the topic that was looked for last, in the order of their ids.
+    #[inline]
+    pub fn streams<'a>(&'a self, topic: &str, cache: &'a TopicCache) -> &'a [StreamId] {
+        match &self.everything {
+            Some(_) if topic.starts_with('$') => &[],
+            Some(streams) => streams,
+            None => &cache.wanted.streams,
+        }
+    }
+
+    fn search(&self, topic: &str, wanted: &mut Wanted) {
+        wanted.streams.clear();
+        wanted.rules.clear();
+        let root = &self.nodes[0];
+        if topic.starts_with('$') {
+            // Only what names the first level.
+            let (first, rest) = match topic.split_once('/') {
+                Some((first, rest)) => (first, Some(rest)),
+                None => (topic, None),
+            };
+            if let Some(below) = root.below.get(first) {
+                self.gather(*below, rest, wanted);
+            }
+        } else {
+            self.gather(0, Some(topic), wanted);
+        }
+        wanted.streams.sort_unstable();
+        wanted.streams.dedup();
+        wanted.rules.sort_unstable();
+        wanted.rules.dedup();
+    }
+
+    /// Adds who wants `rest` below a node; `None`: the topic ends there. It goes no deeper than the
+    /// filters have levels.
+    fn gather(&self, node: u32, rest: Option<&str>, wanted: &mut Wanted) {
+        let node = &self.nodes[node as usize];
+        wanted.add(&node.rest);
+        let Some(rest) = rest else {
+            wanted.add(&node.here);
+            return;
+        };
+        let (level, rest) = match rest.split_once('/') {
+            Some((level, rest)) => (level, Some(rest)),
+            None => (rest, None),
+        };
+        if let Some(below) = node.below.get(level) {
+            self.gather(*below, rest, wanted);
+        }
+        if let Some(below) = node.plus {
+            self.gather(below, rest, wanted);
+        }
     }
 }
 
-fn matches(filter: &str, topic: &str) -> bool {
+/// Whether a topic is one that a filter names.
+pub fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#')) {
         return false;
     }
@@ -86,6 +204,11 @@ mod tests {
     fn filters_match_as_the_specification_says() {
         let check = |filter: &str, topic: &str, expected: bool| {
             assert_eq!(matches(filter, topic), expected, "{filter} and {topic}");
+            let table = TopicTable::with_rules(Vec::new(), [(filter, 7)].into_iter());
+            let mut cache = TopicCache::default();
+            table.look(topic, &mut cache);
+            assert!(table.streams(topic, &cache).is_empty());
+            assert_eq!(cache.rules() == [7], expected, "the tree: {filter} and {topic}");
         };
         check("sport/tennis/player1/#", "sport/tennis/player1", true);
         check("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true);
@@ -115,7 +238,8 @@ mod tests {
         ]);
         let mut cache = TopicCache::default();
         let mut check = |topic: &str, expected: &[u32]| {
-            let found: Vec<_> = table.streams(topic, &mut cache).iter().map(|s| s.0).collect();
+            table.look(topic, &mut cache);
+            let found: Vec<_> = table.streams(topic, &cache).iter().map(|s| s.0).collect();
             assert_eq!(found, expected, "{topic}");
         };
         check("a/b", &[0, 1]);
@@ -129,8 +253,33 @@ mod tests {
     fn a_table_of_everything_needs_no_search() {
         let table = TopicTable::new(vec![("#".to_owned(), StreamId(0))]);
         let mut cache = TopicCache::default();
-        assert_eq!(table.streams("x/y", &mut cache), [StreamId(0)]);
-        assert_eq!(table.streams("$SYS/y", &mut cache), []);
+        table.look("x/y", &mut cache);
+        assert_eq!(table.streams("x/y", &cache), [StreamId(0)]);
+        assert_eq!(table.streams("$SYS/y", &cache), []);
         assert!(!cache.filled);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_tree_finds_what_each_filter_says(
+            filters in proptest::collection::vec("(\\+|[ab$]{0,2})(/(\\+|[ab]{0,1})){0,3}(/#)?|#", 1..20),
+            topics in proptest::collection::vec("[ab$]{0,2}(/[ab]{0,1}){0,4}", 1..10),
+        ) {
+            let filters: Vec<_> =
+                filters.into_iter().enumerate().map(|(at, f)| (f, StreamId(at as u32 / 2))).collect();
+            let rules = filters.iter().map(|(filter, stream)| (&**filter, stream.index()));
+            let table = TopicTable::with_rules(filters.clone(), rules);
+            let mut cache = TopicCache::default();
+            for topic in topics.iter().filter(|topic| !topic.is_empty()) {
+                table.look(topic, &mut cache);
+                let found = table.streams(topic, &cache).to_vec();
+                let wanted = filters.iter().filter(|(filter, _)| matches(filter, topic));
+                let mut wanted: Vec<_> = wanted.map(|(_, stream)| *stream).collect();
+                wanted.dedup();
+                proptest::prop_assert_eq!(&found, &wanted, "{}", topic);
+                let rules: Vec<_> = wanted.iter().map(|stream| stream.index()).collect();
+                proptest::prop_assert_eq!(cache.rules(), &rules, "{}", topic);
+            }
+        }
     }
 }

@@ -17,7 +17,8 @@ use tidegate::record::{
 };
 use tidegate::serve::kafka;
 use tidegate::shard::{Clock, ConnId, Options, Protocol, Request, Shard};
-use tidegate::transform::TopicTable;
+use tidegate::transform::rules::{self, Limits, Plan};
+use tidegate::transform::{Rulebook, TopicTable};
 
 pub const PARTITIONS: u32 = 4;
 const MIB: usize = 1 << 20;
@@ -30,6 +31,8 @@ pub struct Setup {
     pub segment_bytes: usize,
     pub buffer_bytes: usize,
     pub batch_bytes_max: usize,
+    /// Rules; each has a stream without a filter of its own among the last ones.
+    pub rules: &'static str,
 }
 
 impl Default for Setup {
@@ -39,6 +42,7 @@ impl Default for Setup {
             segment_bytes: 4 * MIB,
             buffer_bytes: MIB / 2,
             batch_bytes_max: MIB / 4,
+            rules: "",
         }
     }
 }
@@ -81,6 +85,14 @@ impl Setup {
         Log::new(options, &recovered, &Needs::default(), 7)
     }
 
+    /// The streams of rules come last, the dead letters behind them.
+    fn rulebook(&self, plan: &Arc<Plan>) -> Option<Rulebook> {
+        let id = |from_end: usize| StreamId((self.streams.len() - from_end) as u32);
+        let streams = (0..plan.rules.len()).rev().map(|rule| id(rule + 2)).collect();
+        let limits = Limits { records_max: 512, bytes_max: self.batch_bytes_max / 2 };
+        (!plan.rules.is_empty()).then(|| Rulebook::new(Arc::clone(plan), streams, id(1), limits))
+    }
+
     fn options(&self, metrics: Arc<ShardMetrics>) -> Options {
         let name = |id: usize| StreamName::try_from(format!("s{id}")).expect("a valid name");
         let streams = (0..self.streams.len()).map(|id| kafka::Stream {
@@ -91,6 +103,10 @@ impl Setup {
         let node = kafka::Node { shard: ShardId(0), host: "127.0.0.1".into(), port: 9092 };
         let here = ShardId(0);
         let filters = self.streams.iter().enumerate();
+        let plan = Arc::new(
+            rules::plan(&[("rules".to_owned(), self.rules.to_owned())], &[])
+                .expect("rules that are right"),
+        );
         Options {
             shard: here,
             shards: 1,
@@ -102,8 +118,13 @@ impl Setup {
             held_bytes_max: MIB / 4,
             kafka: kafka::Limits::default(),
             kafka_send_bytes_max: 16 * MIB,
-            topics: TopicTable::new(
-                filters.map(|(id, stream)| (stream.0.to_owned(), StreamId(id as u32))).collect(),
+            rules: self.rulebook(&plan),
+            topics: TopicTable::with_rules(
+                filters
+                    .filter(|(_, stream)| !stream.0.is_empty())
+                    .map(|(id, stream)| (stream.0.to_owned(), StreamId(id as u32)))
+                    .collect(),
+                plan.filters(),
             ),
             partition_by: vec![PartitionBy::Client; self.streams.len()],
             ring_slots: 1024,

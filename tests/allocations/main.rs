@@ -17,7 +17,7 @@ use std::cell::Cell;
 
 use harness::{PARTITIONS, Rig, Setup, fetch, properties, publish};
 use tidegate::observe::HoldCause;
-use tidegate::record::{Compression, Durability, partition_of};
+use tidegate::record::{Compression, Durability, StreamId, partition_of};
 use tidegate::shard::{ConnId, Protocol};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -242,6 +242,47 @@ fn several_streams_with_filters() {
         };
         (0..20).map(client).collect()
     });
+}
+
+/// Filter, projection, several records of one message, chained rules, and what cannot be evaluated.
+#[test]
+fn rules() {
+    const RULES: &str = "
+        CREATE STREAM hot WITH (headers=(site)) AS
+            SELECT clientid() AS device, topic(2) AS site, temp * 1.8 + 32 AS f, name || '!' AS n
+            FROM 'plant/#' WHERE temp > 30 AND name LIKE 'a%' PARTITION BY device;
+        CREATE STREAM rows WITH (key=r.id, timestamp=r.t) AS
+            SELECT *, r.v AS v FROM 'plant/#', UNNEST(list) AS r WHERE r.v BETWEEN 1 AND 2;
+        CREATE STREAM chained AS SELECT h.f + 1 AS g FROM hot AS h;";
+    let stream = |filter| (filter, Durability::Fsync, Compression::None);
+    let streams = vec![stream("plant/1/#"), stream(""), stream(""), stream(""), stream("")];
+    let setup = Setup { streams, rules: RULES, ..Setup::default() };
+    let payloads = [
+        r#"{"temp": 31.5, "name": "a\u00e4", "list": []}"#,
+        r#"{"temp": 20, "name": "b", "list": [{"id":"x","t":1,"v":1},{"v":3},{"v":1.5,"id":7}]}"#,
+        r#"{"temp": "hot", "list": 7}"#,
+        "no JSON at all",
+    ];
+    check(&setup, |rig| {
+        let client = |i| {
+            let id = rig.connect(5, &format!("ruled-{i}"));
+            let topics = ["plant/1/temperature", "plant/2", "nobody/asks"];
+            let packets: Vec<_> = topics
+                .iter()
+                .flat_map(|topic| payloads.map(|p| publish(topic, 1, Some(&[]), p.as_bytes())))
+                .collect();
+            device(id, &packets, 1, 4096)
+        };
+        (0..20).map(client).collect()
+    });
+    let mut rig = Rig::new(&setup);
+    let id = rig.connect(5, "ruled");
+    let packets = payloads.map(|p| publish("plant/1", 1, Some(&[]), p.as_bytes()));
+    round(&mut rig, &[device(id, &packets, 1, 4096)]);
+    let records: Vec<u64> =
+        (0..5).map(|s| rig.metrics.stream(StreamId(s)).records.value()).collect();
+    // Of the four: one hot, two rows, one chained; two errors of each of the two rules.
+    assert_eq!(records, [4, 1, 2, 1, 4], "by stream");
 }
 
 /// More than the log's buffer takes: connections are held and go on, again and again.

@@ -24,6 +24,7 @@ mod payloads;
 mod publishing;
 mod reconnecting;
 mod restarting;
+mod rules;
 mod segments;
 mod slow_log;
 mod starting;

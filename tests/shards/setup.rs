@@ -247,6 +247,7 @@ impl Setup {
             held_bytes_max: self.held_bytes_max,
             kafka: kafka::Limits::default(),
             kafka_send_bytes_max: 1 << 20,
+            rules: None,
             topics: TopicTable::new(filters.collect()),
             partition_by: self.streams.iter().map(|stream| stream.by).collect(),
             ring_slots: self.ring_slots,

@@ -1,13 +1,12 @@
 //! The fields of a JSON payload, found in place: one pass for all paths, nothing copied.
 //!
-//! Strings, numbers and white space are skipped by sonic-rs with SIMD; containers are gone through
-//! here, because a device that sends 100,000 brackets must find a limit and not the end of the
-//! stack, and because sonic-rs allocates for each call of its own lazy access. The whole payload is
-//! checked (RFC 8259), so what is found is of valid JSON. Of a key that is there twice the last one
+//! A scanner of our own, because a device chooses the bytes: sonic-rs' lazy access allocates for
+//! each call, recurses as deep as the payload is nested, stops looking where the last field is found,
+//! and does not look at the digits of `\u`; and its parser's own steps, which are made for large
+//! documents, take three times as long on the short strings and numbers that devices send
+//! (`benches/rules.rs`). Here the whole payload is checked (RFC 8259), so what is found is of valid
+//! JSON. Strings are looked through eight bytes at a time. Of a key that is there twice the last one
 //! counts, as most parsers have it.
-
-use sonic_rs::parser::{ParseStatus, Parser};
-use sonic_rs::reader::{Read, Reader};
 
 use super::paths::{PathNode, Paths};
 use super::value::{EvalError, Scratch, Value};
@@ -56,8 +55,8 @@ pub fn extract_text<'a>(
 ) -> Result<(), EvalError> {
     out.fill(Field::Missing);
     let mut pass = Pass::new(text, scratch);
-    pass.value(Some(paths.root()), out, 0)?;
-    pass.end()
+    let found = pass.value(Some(paths.root()), out, 0).and_then(|()| pass.end());
+    found.map_err(|why| invalid(why, pass.at))
 }
 
 /// Calls `each` with the key and the value of every member of an object, in their order; the key as
@@ -68,17 +67,15 @@ pub fn members<'a>(
     each: &mut dyn FnMut(Raw<'a>, Raw<'a>) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
     let mut pass = Pass::new(text, scratch);
-    if pass.peek() != Some(b'{') {
-        return Err(invalid("an object is wanted", 0));
+    let (mut first, begins) = (true, pass.peek() == Some(b'{'));
+    pass.at += usize::from(begins);
+    loop {
+        let member = if begins { pass.member(&mut first) } else { Err("an object is wanted") };
+        match member.map_err(|why| invalid(why, pass.at))? {
+            Some((key, value)) => each(key, value)?,
+            None => return pass.end().map_err(|why| invalid(why, pass.at)),
+        }
     }
-    let mut first = true;
-    pass.eat();
-    while pass.another(&mut first, b'}', "a comma or } is missing")? {
-        let key = pass.key()?;
-        let value = pass.raw(0)?;
-        each(key, value)?;
-    }
-    pass.end()
 }
 
 /// Calls `each` with every element of an array.
@@ -88,204 +85,289 @@ pub fn elements<'a, E: From<EvalError>>(
     each: &mut dyn FnMut(Raw<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut pass = Pass::new(text, scratch);
-    if pass.peek() != Some(b'[') {
-        return Err(invalid("an array is wanted", 0).into());
+    let (mut first, begins) = (true, pass.peek() == Some(b'['));
+    pass.at += usize::from(begins);
+    loop {
+        let element = if begins { pass.element(&mut first) } else { Err("an array is wanted") };
+        match element.map_err(|why| invalid(why, pass.at))? {
+            Some(value) => each(value)?,
+            None => return Ok(pass.end().map_err(|why| invalid(why, pass.at))?),
+        }
     }
-    let mut first = true;
-    pass.eat();
-    while pass.another(&mut first, b']', "a comma or ] is missing")? {
-        each(pass.raw(0)?)?;
-    }
-    Ok(pass.end()?)
 }
+
+/// What is checked and wrong is told where the pass stands.
+type Checked<T> = Result<T, &'static str>;
 
 /// One pass over a text.
 struct Pass<'a> {
     text: &'a str,
+    bytes: &'a [u8],
     scratch: &'a Scratch,
-    parser: Parser<Read<'a>>,
+    /// Where it is: what is before has been looked at. `at <= bytes.len()`.
+    at: usize,
 }
 
 impl<'a> Pass<'a> {
     fn new(text: &'a str, scratch: &'a Scratch) -> Self {
-        Self { text, scratch, parser: Parser::new(Read::from(text)) }
+        Self { text, bytes: text.as_bytes(), scratch, at: 0 }
     }
 
-    fn at(&self) -> usize {
-        self.parser.offset().min(self.text.len())
+    #[inline]
+    fn byte(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
     }
 
     /// The next byte that is not white space, which stays.
     #[inline]
     fn peek(&mut self) -> Option<u8> {
-        // Most often there is no white space.
-        match self.parser.read.peek() {
-            Some(byte) if byte > b' ' => Some(byte),
-            _ => self.parser.skip_space_peek(),
+        loop {
+            match self.byte() {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                byte => return byte,
+            }
         }
-    }
-
-    fn eat(&mut self) {
-        self.parser.read.eat(1);
     }
 
     /// Whether the container goes on; its end is taken.
     #[inline]
-    fn another(
-        &mut self,
-        first: &mut bool,
-        end: u8,
-        missing: &'static str,
-    ) -> Result<bool, EvalError> {
+    fn another(&mut self, first: &mut bool, end: u8) -> Checked<bool> {
         match self.peek() {
             Some(byte) if byte == end => {
-                self.eat();
+                self.at += 1;
                 Ok(false)
             }
             Some(_) if std::mem::take(first) => Ok(true),
             Some(b',') => {
-                self.eat();
+                self.at += 1;
                 Ok(true)
             }
-            _ => Err(invalid(missing, self.at())),
+            _ if end == b'}' => Err("a comma or } is missing"),
+            _ => Err("a comma or ] is missing"),
         }
     }
 
     /// A key and the colon after it.
     #[inline]
-    fn key(&mut self) -> Result<Raw<'a>, EvalError> {
+    fn key(&mut self) -> Checked<Raw<'a>> {
         if self.peek() != Some(b'"') {
-            return Err(invalid("a key is missing", self.at()));
+            return Err("a key is missing");
         }
-        let key = self.scalar()?;
+        let start = self.at;
+        let escaped = self.string()?;
+        let key = Raw { text: self.since(start), escaped };
         if self.peek() != Some(b':') {
-            return Err(invalid("a colon is missing", self.at()));
+            return Err("a colon is missing");
         }
-        self.eat();
+        self.at += 1;
         Ok(key)
     }
 
-    /// A value that is neither object nor array.
-    #[inline]
-    fn scalar(&mut self) -> Result<Raw<'a>, EvalError> {
-        let start = self.at();
-        let Ok((_, status)) = self.parser.skip_one(true) else {
-            return Err(invalid("there is no value", self.at()));
-        };
-        let escaped = status == ParseStatus::HasEscaped;
-        let text = self.text.get(start..self.parser.offset());
-        let text = text.ok_or_else(|| invalid("a value has no end", start))?;
-        if escaped && !escapes_are_whole(text) {
-            return Err(invalid("an escape is not one", start));
+    fn word(&mut self, word: &[u8]) -> Checked<bool> {
+        if !self.bytes[self.at..].starts_with(word) {
+            return Err("there is no value");
         }
-        Ok(Raw { text, escaped })
+        self.at += word.len();
+        Ok(false)
+    }
+
+    /// What was looked at since `start`; the bytes on both sides are ASCII.
+    #[inline]
+    fn since(&self, start: usize) -> &'a str {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// A string; the quote before it is next. Whether it has escapes.
+    #[inline]
+    fn string(&mut self) -> Checked<bool> {
+        let mut escaped = false;
+        self.at += 1;
+        loop {
+            self.at += plain_bytes(&self.bytes[self.at..]);
+            match self.byte() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(escaped);
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(_) => return Err("a control character in a string"),
+                None => return Err("a string has no end"),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Checked<()> {
+        let rest = &self.bytes[self.at + 1..];
+        self.at += match rest {
+            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'u', digits @ ..]
+                if digits.len() >= 4 && digits[..4].iter().all(u8::is_ascii_hexdigit) =>
+            {
+                6
+            }
+            _ => return Err("an escape is not one"),
+        };
+        Ok(())
+    }
+
+    #[inline]
+    fn number(&mut self) -> Checked<bool> {
+        self.at += usize::from(self.byte() == Some(b'-'));
+        match self.byte() {
+            Some(b'0') => self.at += 1,
+            _ => self.digits()?,
+        }
+        if self.byte() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.byte() {
+            self.at += 1;
+            self.at += usize::from(matches!(self.byte(), Some(b'+' | b'-')));
+            self.digits()?;
+        }
+        Ok(false)
+    }
+
+    #[inline]
+    fn digits(&mut self) -> Checked<()> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.byte() {
+            self.at += 1;
+        }
+        if self.at == start { Err("a digit is missing") } else { Ok(()) }
+    }
+
+    /// The next member of an object.
+    fn member(&mut self, first: &mut bool) -> Checked<Option<(Raw<'a>, Raw<'a>)>> {
+        if !self.another(first, b'}')? {
+            return Ok(None);
+        }
+        Ok(Some((self.key()?, self.raw(0)?)))
+    }
+
+    /// The next element of an array.
+    fn element(&mut self, first: &mut bool) -> Checked<Option<Raw<'a>>> {
+        if self.another(first, b']')? { self.raw(0).map(Some) } else { Ok(None) }
     }
 
     /// Any value.
-    fn raw(&mut self, depth: u32) -> Result<Raw<'a>, EvalError> {
-        match self.peek() {
-            Some(b'{' | b'[') => {
-                let start = self.at();
-                self.value(None, &mut [], depth)?;
-                let text = self.text.get(start..self.at()).unwrap_or_default();
-                Ok(Raw { text, escaped: false })
-            }
-            _ => self.scalar(),
+    #[inline]
+    fn raw(&mut self, depth: u32) -> Checked<Raw<'a>> {
+        self.peek();
+        let start = self.at;
+        let escaped = self.skip(depth)?;
+        Ok(Raw { text: self.since(start), escaped })
+    }
+
+    /// Goes through a value that nobody wants a part of. Whether it is a string with escapes.
+    fn skip(&mut self, depth: u32) -> Checked<bool> {
+        let end = match self.peek() {
+            Some(b'"') => return self.string(),
+            Some(b'-' | b'0'..=b'9') => return self.number(),
+            Some(b't') => return self.word(b"true"),
+            Some(b'f') => return self.word(b"false"),
+            Some(b'n') => return self.word(b"null"),
+            Some(b'{') => b'}',
+            Some(b'[') => b']',
+            _ => return Err("there is no value"),
+        };
+        if depth == DEPTH_MAX {
+            return Err("it is nested too deep");
         }
+        self.at += 1;
+        let mut first = true;
+        while self.another(&mut first, end)? {
+            if end == b'}' {
+                self.key()?;
+            }
+            self.skip(depth + 1)?;
+        }
+        Ok(false)
     }
 
     /// Goes through a value, and puts what `node` and the paths below it want into `out`.
-    fn value(
-        &mut self,
-        node: Option<&PathNode>,
-        out: &mut [Field<'a>],
-        depth: u32,
-    ) -> Result<(), EvalError> {
+    fn value(&mut self, node: Option<&PathNode>, out: &mut [Field<'a>], depth: u32) -> Checked<()> {
+        let Some(node) = node else { return self.skip(depth).map(drop) };
         let first = self.peek();
-        let start = self.at();
-        if let Some(node) = node.filter(|node| !node.is_leaf()) {
+        let start = self.at;
+        if !node.is_leaf() {
             // The key was there before: what stood below it is void.
             node.each_slot(&mut |slot| out[slot] = Field::Missing);
         }
-        let raw = match first {
-            Some(b'{' | b'[') if depth == DEPTH_MAX => {
-                return Err(invalid("it is nested too deep", start));
-            }
-            Some(b'{') => {
+        let escaped = match first {
+            Some(b'{') if depth < DEPTH_MAX && node.has_keys() => {
                 self.object(node, out, depth + 1)?;
-                Raw { text: self.text.get(start..self.at()).unwrap_or_default(), escaped: false }
+                false
             }
-            Some(b'[') => {
+            Some(b'[') if depth < DEPTH_MAX && node.has_indices() => {
                 self.array(node, out, depth + 1)?;
-                Raw { text: self.text.get(start..self.at()).unwrap_or_default(), escaped: false }
+                false
             }
-            _ => self.scalar()?,
+            _ => self.skip(depth)?,
         };
-        if let Some(slot) = node.and_then(PathNode::slot) {
-            out[slot] = Field::Json(raw);
+        if let Some(slot) = node.slot() {
+            out[slot] = Field::Json(Raw { text: self.since(start), escaped });
         }
         Ok(())
     }
 
-    fn object(
-        &mut self,
-        node: Option<&PathNode>,
-        out: &mut [Field<'a>],
-        depth: u32,
-    ) -> Result<(), EvalError> {
-        self.eat();
-        let node = node.filter(|node| node.has_keys());
+    fn object(&mut self, node: &PathNode, out: &mut [Field<'a>], depth: u32) -> Checked<()> {
+        self.at += 1;
         let mut first = true;
-        while self.another(&mut first, b'}', "a comma or } is missing")? {
+        while self.another(&mut first, b'}')? {
             let key = self.key()?;
-            let below = match node {
-                None => None,
-                Some(node) if !key.escaped => node.key(&key.text[1..key.text.len() - 1]),
+            let below = if key.escaped {
                 // A key that is no text is none of a path.
-                Some(node) => key.string(self.scratch).ok().and_then(|key| node.key(key)),
+                key.string(self.scratch).ok().and_then(|key| node.key(key))
+            } else {
+                node.key(&key.text[1..key.text.len() - 1])
             };
             self.value(below, out, depth)?;
         }
         Ok(())
     }
 
-    fn array(
-        &mut self,
-        node: Option<&PathNode>,
-        out: &mut [Field<'a>],
-        depth: u32,
-    ) -> Result<(), EvalError> {
-        self.eat();
-        let node = node.filter(|node| node.has_indices());
+    fn array(&mut self, node: &PathNode, out: &mut [Field<'a>], depth: u32) -> Checked<()> {
+        self.at += 1;
         let (mut first, mut index) = (true, 0);
-        while self.another(&mut first, b']', "a comma or ] is missing")? {
-            self.value(node.and_then(|node| node.index(index)), out, depth)?;
+        while self.another(&mut first, b']')? {
+            self.value(node.index(index), out, depth)?;
             index += 1;
         }
         Ok(())
     }
 
     /// Nothing but white space is left.
-    fn end(&mut self) -> Result<(), EvalError> {
-        match self.parser.skip_space() {
+    fn end(&mut self) -> Checked<()> {
+        match self.peek() {
             None => Ok(()),
-            Some(_) => Err(invalid("something stands behind the value", self.at())),
+            Some(_) => Err("something stands behind the value"),
         }
     }
 }
 
-/// Whether every `\u` has its four digits: sonic-rs skips them unseen.
-fn escapes_are_whole(string: &str) -> bool {
-    let mut rest = string.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
-        let unicode = rest.get(at + 1) == Some(&b'u');
-        let digits = rest.get(at + 2..at + 6);
-        if unicode && !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
-            return false;
+/// How many bytes from the front are neither a quote, a backslash nor a control character.
+#[inline]
+fn plain_bytes(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The high bit of the first byte that is so is right; those above it may not be.
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+        let found = zero(word ^ (ONES * 0x22)) | zero(word ^ (ONES * 0x5c)) | control;
+        if found != 0 {
+            return index * 8 + found.trailing_zeros() as usize / 8;
         }
-        rest = rest.get(at + 2..).unwrap_or_default();
     }
-    true
+    let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
+    bytes.len() - rest.len() + rest.iter().take_while(|byte| is_plain(byte)).count()
 }
 
 impl<'a> Raw<'a> {

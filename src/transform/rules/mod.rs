@@ -2,9 +2,42 @@
 //!
 //! Comes in: the text of rules once, then messages as borrowed bytes. Goes out: a plan, then
 //! records as bytes. No I/O, no clock, no state between messages.
+//!
+//! The modules stand in the order in which a rule goes through them: text, statements, plan, run.
+
+pub mod problem;
+
+mod statement;
+
+mod parse;
+
+mod names;
+
+mod compile;
+mod explain;
+mod expr;
+mod group;
+mod plan;
+
+mod eval;
+mod extras;
+mod input;
+mod operators;
+mod run;
+mod write;
 
 pub mod formats;
 pub mod functions;
 pub mod json;
 pub mod paths;
 pub mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use compile::fact_names;
+pub use extras::{Extras, Key};
+pub use group::Group;
+pub use input::{Input, Properties};
+pub use plan::{DEAD_LETTERS, From, OnError, Plan, Rule, Setting, plan};
+pub use run::{Limits, Record, Records, Runner, Tally, Target};

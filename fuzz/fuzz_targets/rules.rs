@@ -1,0 +1,35 @@
+//! Arbitrary text as a file of rules, and arbitrary bytes as the payload that goes through them: a
+//! plan or problems, records or dead letters, no panic; a record that a rule wrote is JSON where the
+//! payload is.
+//!
+//! The first zero byte of the fuzzer's data ends the rules; what follows it is the payload.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tidegate::transform::rules::{Group, Input, Limits, Runner, plan};
+
+fuzz_target!(|data: &[u8]| {
+    let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
+    let Ok(sql) = std::str::from_utf8(&data[..end]) else { return };
+    let payload = data.get(end + 1..).unwrap_or_default();
+    let Ok(plan) = plan(&[("fuzz.sql".to_owned(), sql.to_owned())], &[]) else { return };
+    let mut all: Vec<usize> = plan.filters().map(|(_, rule)| rule).collect();
+    all.dedup();
+    let group = Group::new(&plan.rules, &all);
+    let input = Input {
+        topic: "a/b/c",
+        client_id: "fuzz",
+        payload,
+        qos: 1,
+        retain: false,
+        username: None,
+        content_type: None,
+        properties: &(),
+        received_ms: 1,
+        overhead_bytes: 100,
+    };
+    let mut runner = Runner::new(Limits { records_max: 64, bytes_max: 1 << 16 });
+    let records = runner.run(&plan, &group, &input);
+    assert!(records.iter().len() <= 65, "{} records", records.iter().len());
+});

@@ -1,0 +1,209 @@
+//! Files of rules: found by their patterns, read, planned, and their streams made as those of the
+//! configuration are.
+//!
+//! Comes in: the configuration and the directory from which patterns start. Goes out: a plan, and
+//! the streams that it feeds, or everything that is wrong. Only here files of rules are read.
+
+use std::path::{Path, PathBuf};
+
+use super::keys::nearest;
+use super::section::{Given, Section};
+use super::{Config, Stream, TopicFilter};
+use crate::record::StreamName;
+use crate::transform::rules::problem::Problem;
+use crate::transform::rules::{DEAD_LETTERS, Plan, Rule, plan};
+
+/// Keys of a stream that a rule says itself, by its clauses.
+const OF_THE_RULE: [&str; 3] = ["name", "topics", "partition_by"];
+
+/// What is wrong with rules, as lines for a person.
+pub type Wrong = Vec<String>;
+
+/// The rules of a configuration; adds their streams to it. `base` is where patterns start.
+pub fn load(config: &mut Config, base: &Path) -> Result<Plan, Wrong> {
+    let files = find(&config.rules, base)?;
+    let (plan, streams) = read(&files, &config.streams)?;
+    let mut wrong = Wrong::new();
+    for mut stream in streams {
+        wrong.extend(check(config, &stream));
+        // Nothing but the rule feeds it.
+        stream.topics.clear();
+        config.streams.push(stream);
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    Ok(plan)
+}
+
+/// What is wrong with a stream as one of the configuration.
+fn check(config: &Config, stream: &Stream) -> Wrong {
+    let alone = Config { streams: vec![stream.clone()], ..config.clone() };
+    let problems = alone.check().err().unwrap_or_default();
+    let name = format!("stream {}", stream.name);
+    problems.iter().map(|problem| problem.to_string().replace("stream[0]", &name)).collect()
+}
+
+/// Bytes of records that rules may make of one message; they fit a batch, and the log's buffer with
+/// half of it granted to other shards.
+pub fn message_bytes_max(config: &Config) -> usize {
+    (config.log.batch_bytes_max / 2).min(config.log.buffer_bytes / 4)
+}
+
+/// The plan of some files beside the streams that there are, and the streams that it makes.
+pub fn read(files: &[PathBuf], streams: &[Stream]) -> Result<(Plan, Vec<Stream>), Wrong> {
+    let mut texts = Vec::new();
+    let mut wrong = Wrong::new();
+    for file in files {
+        match std::fs::read_to_string(file) {
+            Ok(text) => texts.push((file.display().to_string(), text)),
+            Err(error) => wrong.push(format!("{} cannot be read: {error}", file.display())),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let known: Vec<_> = streams
+        .iter()
+        .map(|s| (s.name.as_str().to_owned(), s.topics.iter().map(|t| t.as_str().into()).collect()))
+        .collect();
+    let lines =
+        |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Wrong>();
+    let plan = plan(&texts, &known).map_err(lines)?;
+    let made: Vec<_> = plan.rules.iter().map(stream).collect();
+    let problems: Vec<Problem> = made.iter().filter_map(|made| made.clone().err()).collect();
+    if !problems.is_empty() {
+        return Err(lines(problems));
+    }
+    let mut made: Vec<Stream> = made.into_iter().flatten().collect();
+    let known = streams.iter().any(|stream| stream.name.as_str() == DEAD_LETTERS);
+    if !made.is_empty()
+        && !known
+        && let Ok(name) = StreamName::try_from(DEAD_LETTERS.to_owned())
+    {
+        made.push(Stream { name, ..Stream::default() });
+    }
+    Ok((plan, made))
+}
+
+/// The stream of a rule, with the options of its WITH.
+fn stream(rule: &Rule) -> Result<Stream, Problem> {
+    let problem = |at, what| Problem { file: rule.file.to_string(), at, what };
+    let name = StreamName::try_from(rule.name.to_string());
+    let name = name.map_err(|error| problem(rule.at, error.to_string()))?;
+    let mut stream = Stream { name, topics: vec![TopicFilter::all()], ..Stream::default() };
+    for setting in &rule.settings {
+        let names = || Stream::ABOUT.keys.iter().map(|key| key.name);
+        let options = || names().filter(|name| !OF_THE_RULE.contains(name));
+        let key = setting.name.to_ascii_lowercase();
+        if !options().any(|name| name == key) {
+            let rules_own = ["key", "timestamp", "headers", "on_error", "format"];
+            let near = nearest(&key, options().chain(rules_own));
+            let instead = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let what = format!("a stream has no option {}{instead}", setting.name);
+            return Err(problem(setting.at, what));
+        }
+        let set = stream.set(&key, Given::Text(&setting.value));
+        set.map_err(|why| problem(setting.at, format!("{key}: {why}")))?;
+        if !stream.within_bounds(&key) {
+            let (least, most) = stream.bounds(&key).unwrap_or_default();
+            let what = format!("{key}: {} is not from {least} to {most}", setting.value);
+            return Err(problem(setting.at, what));
+        }
+    }
+    Ok(stream)
+}
+
+/// The files of some patterns, in the order of their names; a pattern has `*` in its last part only.
+fn find(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, Wrong> {
+    let mut files = Vec::new();
+    for pattern in patterns {
+        let whole = base.join(pattern);
+        let name = whole.file_name().map(|name| name.to_string_lossy().into_owned());
+        let Some(name) = name.filter(|name| name.contains('*')) else {
+            files.push(whole);
+            continue;
+        };
+        let directory = whole.parent().unwrap_or(base);
+        let entries = std::fs::read_dir(directory).map_err(|error| {
+            vec![format!(
+                "rules = [\"{pattern}\"]: {} cannot be read: {error}",
+                directory.display()
+            )]
+        })?;
+        let mut found: Vec<PathBuf> = entries
+            .flatten()
+            .filter(|entry| matches(&name, &entry.file_name().to_string_lossy()))
+            .map(|entry| entry.path())
+            .collect();
+        if found.is_empty() {
+            return Err(vec![format!("rules = [\"{pattern}\"]: no file has such a name")]);
+        }
+        found.sort();
+        files.extend(found);
+    }
+    files.dedup();
+    Ok(files)
+}
+
+/// Whether a name is what a pattern with `*` says.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
+            (0..=name.len())
+                .filter(|at| name.is_char_boundary(*at))
+                .any(|at| matches(rest, &name[at..]))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Compression, Durability};
+
+    fn loaded(sql: &str) -> Result<(Plan, Config), Wrong> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("rules")).unwrap();
+        std::fs::write(dir.path().join("rules/a.sql"), sql).unwrap();
+        std::fs::write(dir.path().join("rules/b.txt"), "nothing").unwrap();
+        let mut config = Config { rules: vec!["rules/*.sql".into()], ..Config::default() };
+        let plan = load(&mut config, dir.path());
+        let short = |line: String| line.replace(&dir.path().display().to_string(), "");
+        plan.map(|plan| (plan, config)).map_err(|lines| lines.into_iter().map(short).collect())
+    }
+
+    #[test]
+    fn a_rule_makes_a_stream_with_its_options() {
+        let (plan, config) = loaded(
+            "CREATE STREAM hot WITH (durability='write', compression='lz4', retention_bytes='10GB')
+             AS SELECT a FROM 'x'",
+        )
+        .unwrap();
+        assert_eq!(plan.rules.len(), 1);
+        let names: Vec<_> = config.streams.iter().map(|stream| stream.name.as_str()).collect();
+        assert_eq!(names, ["telemetry", "hot", "_deadletter"]);
+        let hot = &config.streams[1];
+        assert_eq!((hot.durability, hot.compression), (Durability::Write, Compression::Lz4));
+        assert!(hot.topics.is_empty() && hot.retention_bytes == Some(10_000_000_000));
+        assert_eq!(config.streams[2].durability, Durability::Fsync);
+    }
+
+    #[test]
+    fn wrong_options_are_named_with_their_place() {
+        let check = |with: &str, expected: &str| {
+            let wrong = loaded(&format!("CREATE STREAM s WITH ({with}) AS SELECT a FROM 'x'"));
+            assert_eq!(wrong.unwrap_err(), [format!("/rules/a.sql:1:23: {expected}")], "{with}");
+        };
+        check("durabilty='write'", "a stream has no option durabilty; did you mean durability?");
+        check("topics='a'", "a stream has no option topics");
+        check(
+            "retention_bytes='1KiB'",
+            "retention_bytes: 1KiB is not from \"1MiB\" to \"1024TiB\"",
+        );
+        assert!(loaded("SELECT 1").unwrap_err()[0].starts_with("/rules/a.sql:1:1: a statement"));
+        let mut config = Config { rules: vec!["no/*.sql".into()], ..Config::default() };
+        assert!(load(&mut config, Path::new("/nowhere")).is_err());
+    }
+}
