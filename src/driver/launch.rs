@@ -89,7 +89,7 @@ fn run(
     ready: impl FnOnce() + 'static,
 ) -> Result<(), Option<String>> {
     cores::pin(launch.core).map_err(|cause| cause.to_string())?;
-    let (ends, ways, eventfd) = entrance.make_ways(launch.shard.ring_slots).ok_or(None)?;
+    let (ends, ways, bell) = entrance.make_ways(launch.shard.ring_slots).ok_or(None)?;
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .io_memory(IO_MEMORY)
         .ring_depth(RING_DEPTH)
@@ -102,13 +102,14 @@ fn run(
         let sockets = Sockets::new(launch.sockets).map_err(|cause| explain(&cause))?;
         let manifest = data_dir::manifest_path(&launch.storage.dir);
         Storage::probe_polling(&manifest).await.map_err(|cause| cause.to_string())?;
+        let storage = Storage::new(launch.storage, Rc::clone(&signal));
         let thread = ShardThread {
             shard: Shard::new(launch.shard, log, ways, launch.seed),
             sockets,
-            storage: Storage::new(launch.storage, Rc::clone(&signal)),
+            storage: storage.map_err(|cause| explain(&cause))?,
             signal,
             ways: ends,
-            eventfd,
+            bell,
             stop,
             spin: launch.spin,
             needs: launch.needs,

@@ -14,6 +14,8 @@ pub mod open_connections;
 pub mod read_ahead;
 
 pub mod alarm;
+pub mod commits;
+pub mod give_up;
 pub mod shard_thread;
 pub mod signal;
 pub mod socket_ring;

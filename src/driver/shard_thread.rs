@@ -1,14 +1,18 @@
 //! The loop of one shard's thread: one place that turns, one place that sleeps.
 //!
 //! A turn takes what storage, other shards and time have brought, does what the shard asks for,
-//! enters the socket ring once, and begins the next commit if none is under way. When a turn brought
-//! nothing the thread sleeps in glommio: for the commit, while one is under way and the disk is quick
-//! (what arrives meanwhile gathers and goes with the next commit), else for anything.
+//! enters the socket ring once, and begins the next commit if none is under way. When a turn leaves
+//! nothing to do the thread sleeps: in the ring of the commits, while one is under way and the disk is
+//! quick (what arrives meanwhile gathers and goes with the next commit), else in the ring of the
+//! sockets, for anything. While glommio has tasks (cold reads, segments being made) it sleeps in
+//! glommio instead, where their completions are seen.
 //!
-//! Falling asleep must not lose a wake-up. For sockets: the ring's eventfd is enabled, and then only
-//! a ring without completions and without deferred work lets the thread sleep; the kernel notes
-//! deferred work (TASKRUN) before it looks whether to signal the eventfd, of which one read is always
-//! armed. For other threads: see `ring::Door`.
+//! Falling asleep must not lose a wake-up. Other threads ring a bell where the thread sleeps, if it said
+//! that it does, and it looks once more after saying so: see `ring::Door` and `Bell`. In the ring of
+//! the sockets that bell is one read that is always armed, and a commit of a slow disk is waited for by
+//! a poll of its ring. In glommio both rings write an eventfd of which one read is always armed: it is
+//! enabled, and then only rings without completions and without deferred work let the thread sleep; the
+//! kernel notes deferred work (TASKRUN) before it looks whether to signal the eventfd.
 
 #![allow(unsafe_code)]
 
@@ -24,10 +28,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use glommio::io::BufferedFile;
 
 use super::alarm::Alarm;
+use super::commits::{Done, Part};
 use super::signal::Signal;
 use super::sockets::{HandOver, Sockets};
 use super::storage::{Event, SealedBuffer, Storage};
-use super::ways::Ways;
+use super::ways::{Bell, Ways};
 use crate::config::Spin;
 use crate::log::Needs;
 use crate::observe::{ShardState, Station};
@@ -35,13 +40,13 @@ use crate::record::ShardId;
 use crate::shard::{Clock, Request, Shard};
 
 /// While commits take no longer than this, sockets wait for the one that is under way.
-const COMMIT_WAIT_MAX: Duration = Duration::from_micros(500);
+const COMMIT_WAIT_MAX: Duration = Duration::from_millis(1);
 /// How long sockets wait at the most for a commit when the disk turns slow.
 const STALL_MAX: Duration = Duration::from_millis(20);
-/// How long storage may go unnoticed while sockets have work: when a commit is under way, and when
-/// none is.
-const REACT_EVERY_COMMITTING: Duration = Duration::from_micros(200);
-const REACT_EVERY: Duration = Duration::from_millis(1);
+/// How long glommio may wait for its reactor while there is other work: when it has tasks, and when
+/// it has none.
+const REACT_EVERY: Duration = Duration::from_micros(200);
+const REACT_EVERY_IDLE: Duration = Duration::from_secs(1);
 /// A wait that only the reactor ends, and no longer than a turn of it takes.
 const REACT_WAIT: Duration = Duration::from_micros(1);
 /// How often retention looks; nobody sleeps longer.
@@ -59,12 +64,12 @@ pub struct ShardThread {
     pub sockets: Sockets,
     /// The files.
     pub storage: Storage,
-    /// Raised by storage and by the eventfd.
+    /// Raised by tasks of glommio: those of storage and those that wake the loop.
     pub signal: Rc<Signal>,
     /// Other shards.
     pub ways: Ways,
-    /// Written by whoever wakes this thread, and by the socket ring.
-    pub eventfd: OwnedFd,
+    /// What others wake this thread with.
+    pub bell: Arc<Bell>,
     /// Set when the engine stops.
     pub stop: Arc<AtomicBool>,
     /// How long to poll before sleeping.
@@ -115,7 +120,7 @@ struct Turning {
 /// # Errors
 /// Those of the socket ring and of the first segment, before `ready`. What fails later ends the
 /// process.
-pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
+pub async fn run(mut thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
     let alarm = Alarm::new()?;
     thread.arm_wakes(&alarm)?;
     let now = Instant::now();
@@ -150,10 +155,15 @@ pub async fn run(thread: ShardThread, ready: impl FnOnce()) -> io::Result<()> {
 }
 
 impl ShardThread {
-    /// Wakes the loop whenever the eventfd is written and when the alarm goes off: one read of each
-    /// is always armed.
-    fn arm_wakes(&self, alarm: &Alarm) -> io::Result<()> {
-        self.wake_on(self.eventfd.try_clone()?);
+    /// Wakes the loop where it sleeps. In glommio: when the rings have something, another thread rings
+    /// or the alarm goes off.
+    fn arm_wakes(&mut self, alarm: &Alarm) -> io::Result<()> {
+        self.sockets.wake_on(self.bell.in_ring.try_clone()?);
+        let in_glommio = self.bell.in_glommio.as_raw_fd();
+        self.sockets.ring().register_eventfd(in_glommio)?;
+        self.sockets.ring().disable_eventfd();
+        self.storage.commits().register_eventfd(in_glommio)?;
+        self.wake_on(self.bell.in_glommio.try_clone()?);
         self.wake_on(alarm.descriptor()?);
         Ok(())
     }
@@ -180,8 +190,6 @@ impl ShardThread {
 impl Turning {
     /// Waits for the first segment; nothing can be taken before.
     async fn first_segment(&mut self) -> io::Result<()> {
-        self.thread.sockets.ring().register_eventfd(self.thread.eventfd.as_raw_fd())?;
-        self.thread.sockets.ring().disable_eventfd();
         self.tell_time();
         self.ask_storage();
         while self.thread.shard.log().ready_segments() == 0 {
@@ -211,38 +219,45 @@ impl Turning {
             self.tell_others();
             self.thread.shard.metrics().turns.turns.increment();
             if self.is_finished() {
-                self.let_storage_end().await;
+                self.let_storage_end().await?;
                 return Ok(());
             }
             if happened > 0 {
                 self.last_event = Instant::now();
             }
             if self.thread.sockets.has_work() || self.spins() {
-                self.react_now_and_then().await;
+                self.thread.storage.commits().submit()?;
             } else if self.thread.shard.log().is_committing() && self.disk_is_quick {
                 self.thread.shard.metrics().turns.sleeps.increment();
-                self.alarm.set(STALL_MAX)?;
-                self.thread.signal.wait().await;
+                self.thread.storage.commits().wait(STALL_MAX)?;
                 // Once a commit, and not once a turn: a disk that hangs must not make each turn slow.
                 self.disk_is_quick = self.committing_since.elapsed() < STALL_MAX;
             } else {
+                self.thread.storage.commits().submit()?;
                 self.sleep().await?;
             }
+            self.react_now_and_then().await?;
         }
     }
 
     /// Gives glommio's reactor its turn, without which the completions of its rings are not seen.
     /// It costs several system calls, so not every turn. Yielding would not do: a task queue with a
     /// runnable task never lets the reactor have its turn.
-    async fn react_now_and_then(&mut self) {
-        let every = match self.thread.shard.log().is_committing() {
-            true => REACT_EVERY_COMMITTING,
-            false => REACT_EVERY,
-        };
+    async fn react_now_and_then(&mut self) -> io::Result<()> {
+        let every = if self.thread.storage.is_idle() { REACT_EVERY_IDLE } else { REACT_EVERY };
         if self.last_reaction.elapsed() >= every {
-            glommio::timer::sleep(REACT_WAIT).await;
+            self.react(REACT_WAIT).await?;
             self.last_reaction = Instant::now();
         }
+        Ok(())
+    }
+
+    /// Waits in glommio for a timer of its own. The alarm is set because glommio can sleep on tasks
+    /// that could run, and nothing else may come.
+    async fn react(&mut self, time: Duration) -> io::Result<()> {
+        self.alarm.set(STALL_MAX)?;
+        glommio::timer::sleep(time).await;
+        Ok(())
     }
 
     fn spins(&self) -> bool {
@@ -290,18 +305,7 @@ impl Turning {
     fn on_event(&mut self, event: Event) {
         let shard = &mut self.thread.shard;
         match event {
-            Event::Written(took) => {
-                self.disk_is_quick = took <= COMMIT_WAIT_MAX;
-                shard.record_time(Station::Write, took.as_nanos() as u64);
-                shard.on_written();
-            }
-            Event::Flushed(took) => {
-                self.disk_is_quick &= took <= COMMIT_WAIT_MAX;
-                shard.record_time(Station::Flush, took.as_nanos() as u64);
-                let started = Instant::now();
-                shard.on_flushed();
-                shard.record_time(Station::Acknowledge, started.elapsed().as_nanos() as u64);
-            }
+            Event::Committed(done) => self.on_committed(done),
             Event::Read(request, bytes) => shard.on_read(request, bytes),
             Event::SegmentReady(key) => {
                 shard.log().on_segment_ready(key);
@@ -319,6 +323,25 @@ impl Turning {
             Event::StartsSaved => shard.log().on_starts_saved(),
             Event::Moved(moved) => shard.log().on_moved(&moved),
             Event::Cleaned(ended) => self.on_cleaned(&ended),
+        }
+    }
+
+    fn on_committed(&mut self, done: Done) {
+        let shard = &mut self.thread.shard;
+        self.disk_is_quick = done.since_begun <= COMMIT_WAIT_MAX;
+        let station = if done.part == Part::Write { Station::Write } else { Station::Flush };
+        if let Some(took) = done.took {
+            shard.record_time(station, took.as_nanos() as u64);
+        }
+        match done.part {
+            Part::Write => {
+                shard.on_written();
+            }
+            Part::Flush => {
+                let started = Instant::now();
+                shard.on_flushed();
+                shard.record_time(Station::Acknowledge, started.elapsed().as_nanos() as u64);
+            }
         }
     }
 
@@ -375,26 +398,38 @@ impl Turning {
 
     /// Sleeps until something happens.
     async fn sleep(&mut self) -> io::Result<()> {
+        let in_glommio = !self.thread.storage.is_idle();
+        self.thread.bell.sleep_in_glommio(in_glommio);
         self.thread.ways.door().lie_down();
-        self.thread.sockets.ring().enable_eventfd();
-        // Between enabling the eventfd and looking at the ring; pairs with the kernel's atomic
-        // update of the ring's flags, after which it looks whether the eventfd is enabled.
+        if in_glommio {
+            self.thread.sockets.ring().enable_eventfd();
+            self.thread.storage.commits().enable_eventfd();
+        } else if let Some(ring) = self.thread.storage.commits().waited_for() {
+            self.thread.sockets.wake_on_completion(ring);
+        }
+        // Between enabling an eventfd and looking at its ring; pairs with the kernel's atomic update
+        // of the ring's flags, after which it looks whether the eventfd is enabled.
         std::sync::atomic::fence(Ordering::SeqCst);
         let left = self.thread.sockets.has_work()
+            || self.thread.storage.commits().has_news()
             || self.thread.ways.has_arrived()
             || self.thread.shard.has_news_from_others()
             || !self.leaving.is_empty()
             || (self.thread.stop.load(Ordering::Relaxed) && self.stopping == Stopping::No);
         if !left {
             self.thread.shard.metrics().turns.sleeps.increment();
-            self.alarm.set(self.sleep_limit())?;
-            self.thread.signal.wait().await;
+            let limit = self.sleep_limit();
+            if in_glommio {
+                self.alarm.set(limit)?;
+                self.thread.signal.wait().await;
+            } else {
+                self.thread.sockets.wait(limit)?;
+            }
             self.thread.shard.metrics().turns.wakes.increment();
-        } else {
-            self.react_now_and_then().await;
         }
         self.thread.ways.door().get_up();
         self.thread.sockets.ring().disable_eventfd();
+        self.thread.storage.commits().disable_eventfd();
         Ok(())
     }
 
@@ -436,11 +471,12 @@ impl Turning {
     }
 
     /// Waits for the tasks of storage, for a while: the disk may be full or dead.
-    async fn let_storage_end(&self) {
+    async fn let_storage_end(&mut self) -> io::Result<()> {
         let since = Instant::now();
         while !self.thread.storage.is_idle() && since.elapsed() < GOODBYE_MAX {
-            glommio::timer::sleep(Duration::from_millis(1)).await;
+            self.react(Duration::from_millis(1)).await?;
         }
+        Ok(())
     }
 
     fn is_finished(&mut self) -> bool {

@@ -18,6 +18,7 @@ mod buffers;
 mod completion;
 mod outgoing;
 mod unavailable;
+mod wake;
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,7 +36,7 @@ use buffers::BufferGroup;
 pub use completion::Completion;
 use outgoing::SendSlots;
 pub use outgoing::SlotId;
-pub use unavailable::RingUnavailable;
+pub use unavailable::{RingUnavailable, explain};
 
 /// Buffers of all groups together: a completion names its buffer in 16 bits.
 pub const BUFFER_COUNT_MAX: usize = 1 << 16;
@@ -118,7 +119,7 @@ impl SocketRing {
             .setup_clamp()
             .setup_cqsize(options.cq_entries.max(options.entries))
             .build(options.entries.max(1))
-            .map_err(unavailable::explain)?;
+            .map_err(explain)?;
         Ok(Self {
             uring,
             groups: Vec::new(),
@@ -340,26 +341,6 @@ impl SocketRing {
     #[inline]
     pub fn recycle(&mut self, id: BufferId) {
         self.group_mut(id).take_back(id);
-    }
-
-    /// Lets the kernel signal `eventfd` when there is something to enter for. Completions made
-    /// inside an enter signal it too: disable it while the thread is awake.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
-        self.uring.submitter().register_eventfd(eventfd)
-    }
-
-    /// Stops the signals, while the thread is awake and enters anyway.
-    pub fn disable_eventfd(&mut self) {
-        self.uring.completion().disable_eventfd();
-    }
-
-    /// Starts the signals again. What came before raises none: enter once more, then look at
-    /// [`has_deferred_work`](Self::has_deferred_work), then sleep.
-    pub fn enable_eventfd(&mut self) {
-        self.uring.completion().enable_eventfd();
     }
 
     /// The kernel has work for this ring that only an enter runs, and for which it raises no new

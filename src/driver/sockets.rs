@@ -6,32 +6,29 @@
 //! completion.
 #![allow(unsafe_code)]
 
+mod moving;
+mod socket_options;
+mod wake;
+
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::open_connections::OpenConnections;
 use super::socket_ring::{self, BufferId, Completion, SocketRing, Wait};
 use crate::observe::Station;
 use crate::record::ShardId;
 use crate::shard::{ConnId, Protocol, Request, Shard};
+pub use moving::HandOver;
+use socket_options::set_options;
+use wake::Wake;
 
 /// Buffer groups of the ring.
 const MQTT_BUFFERS: u16 = 1;
 const KAFKA_BUFFERS: u16 = 2;
 /// Send buffers above this are not kept when they are empty.
 const SPARE_BYTES_MAX: usize = 64 << 10;
-
-/// A connection on its way to the shard that owns it.
-pub struct HandOver {
-    /// The socket.
-    pub fd: OwnedFd,
-    /// What the client sent so far.
-    pub bytes: Vec<u8>,
-    /// When it was accepted.
-    pub accepted_ns: u64,
-}
 
 /// What a shard's sockets are told once.
 pub struct Options {
@@ -83,21 +80,26 @@ enum Op {
     AcceptKafka,
     Receive,
     Send,
-    Cancel,
-    ShutDown,
+    /// A cancel or a shutdown: nothing but its end matters.
+    Other,
     Close,
     Ignored,
+    /// The bell was rung.
+    Wake,
+    /// The ring of the commits has something.
+    Committed,
 }
 
-const OPS: [Op; 8] = [
+const OPS: [Op; 9] = [
     Op::AcceptMqtt,
     Op::AcceptKafka,
     Op::Receive,
     Op::Send,
-    Op::Cancel,
-    Op::ShutDown,
+    Op::Other,
     Op::Close,
     Op::Ignored,
+    Op::Wake,
+    Op::Committed,
 ];
 
 fn user_data(op: Op, id: ConnId) -> u64 {
@@ -107,6 +109,11 @@ fn user_data(op: Op, id: ConnId) -> u64 {
 /// The sockets of one shard.
 pub struct Sockets {
     ring: SocketRing,
+    wake: Option<Wake>,
+    /// The ring of the commits is polled.
+    polls_commits: bool,
+    /// The ring was entered since the last turn.
+    entered: bool,
     options: Options,
     sockets: Vec<Option<Socket>>,
     /// Receives to be armed again at the next turn: there were no buffers.
@@ -132,6 +139,9 @@ impl Sockets {
         ring.add_buffers(KAFKA_BUFFERS, options.kafka_buffers, options.buffer_bytes)?;
         Ok(Self {
             ring,
+            wake: None,
+            polls_commits: false,
+            entered: false,
             options,
             sockets: Vec::new(),
             starved: Vec::new(),
@@ -165,7 +175,7 @@ impl Sockets {
         }
     }
 
-    /// The ring, for sleeping.
+    /// The ring, for sleeping elsewhere.
     pub fn ring(&mut self) -> &mut SocketRing {
         &mut self.ring
     }
@@ -200,7 +210,10 @@ impl Sockets {
                 self.accept(protocol);
             }
         }
-        self.ring.enter(Wait::No)?;
+        let entered = std::mem::take(&mut self.entered);
+        if !entered || self.ring.has_unsubmitted() || self.ring.has_deferred_work() {
+            self.ring.enter(Wait::No)?;
+        }
         let mut count = 0;
         while let Some(completion) = self.ring.next_completion() {
             count += 1;
@@ -211,14 +224,16 @@ impl Sockets {
 
     fn complete(&mut self, shard: &mut Shard, completion: Completion) {
         let id = ConnId(completion.user_data as u32);
-        match OPS[(completion.user_data >> 32) as usize & 7] {
+        match OPS[(completion.user_data >> 32) as usize] {
             Op::AcceptMqtt => self.accepted(shard, Protocol::Mqtt, completion),
             Op::AcceptKafka => self.accepted(shard, Protocol::Kafka, completion),
             Op::Receive => self.received(shard, id, completion),
             Op::Send => self.sent(shard, id, completion.result),
-            Op::Cancel | Op::ShutDown => self.ended(id),
+            Op::Other => self.ended(id),
             Op::Close => self.closed(shard, id),
             Op::Ignored => {}
+            Op::Wake => self.arm_wake(),
+            Op::Committed => self.polls_commits = false,
         }
     }
 
@@ -243,17 +258,9 @@ impl Sockets {
         }
         if !completion.more && self.accepting {
             // Out of descriptors, most likely: at once would fail at once.
-            let again = Instant::now() + std::time::Duration::from_millis(100);
+            let again = Instant::now() + Duration::from_millis(100);
             self.accept_again[protocol as usize] = Some(again);
         }
-    }
-
-    /// Takes in a connection that came from another shard.
-    pub fn take_in(&mut self, shard: &mut Shard, arrived: HandOver) {
-        use std::os::fd::IntoRawFd;
-        let fd = arrived.fd.into_raw_fd();
-        let id = shard.on_handed_over(&arrived.bytes, arrived.accepted_ns);
-        self.insert(id, fd, Protocol::Mqtt);
     }
 
     fn insert(&mut self, id: ConnId, fd: RawFd, protocol: Protocol) {
@@ -366,7 +373,7 @@ impl Sockets {
                 {
                     socket.pending += 1;
                     let target = user_data(Op::Receive, id);
-                    self.ring.cancel(target, user_data(Op::Cancel, id));
+                    self.ring.cancel(target, user_data(Op::Other, id));
                 }
             }
             Request::Send(id) => self.send(shard, id),
@@ -450,7 +457,7 @@ impl Sockets {
         socket.want = Want::Nothing;
         if socket.pending > 0 {
             socket.pending += 1;
-            self.ring.cancel_fd(socket.fd, user_data(Op::Cancel, id));
+            self.ring.cancel_fd(socket.fd, user_data(Op::Other, id));
         }
         self.go_on(id);
     }
@@ -466,32 +473,7 @@ impl Sockets {
         } else if socket.shut_down && !socket.is_sending && !socket.closing {
             socket.shut_down = false;
             socket.pending += 1;
-            self.ring.shutdown(socket.fd, libc::SHUT_WR, user_data(Op::ShutDown, id));
+            self.ring.shutdown(socket.fd, libc::SHUT_WR, user_data(Op::Other, id));
         }
-    }
-
-    /// Forgets a connection that moves to another shard.
-    fn let_go(&mut self, shard: &mut Shard, id: ConnId) -> Option<OwnedFd> {
-        use std::os::fd::FromRawFd;
-        shard.on_closed(id);
-        let socket = self.sockets.get_mut(id.index()).and_then(Option::take)?;
-        assert_eq!(socket.pending, 0, "a connection moves with nothing under way");
-        // SAFETY: the descriptor came from accept, is open, and is owned by nothing else now.
-        Some(unsafe { OwnedFd::from_raw_fd(socket.fd) })
-    }
-}
-
-/// Small answers leave at once, and a peer whose host has vanished is found out, also where MQTT's
-/// keep alive is off. A connection works without, so that a failure is no reason to refuse.
-fn set_options(fd: RawFd) {
-    const IDLE_S: libc::c_int = 300;
-    for (level, option, value) in [
-        (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
-        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
-        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, IDLE_S),
-    ] {
-        let size = size_of_val(&value) as libc::socklen_t;
-        // SAFETY: the pointer and size are those of `value`, which lives during the call.
-        unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(&value).cast(), size) };
     }
 }

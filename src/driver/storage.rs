@@ -5,7 +5,6 @@
 //! be written or flushed ends the process on the spot, before anything more is acknowledged: after a
 //! failed flush nobody knows what the device holds, so that nothing is tried again.
 
-mod give_up;
 mod segments;
 
 use std::cell::{Cell, RefCell};
@@ -18,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 
-use give_up::give_up;
 pub use segments::Spare;
 use segments::Spares;
 
 use super::cleaner::{News, Order};
+use super::commits::{Commits, Done};
 use super::data_dir::{index_path, log_dir, segment_path};
+use super::give_up::give_up;
 use super::signal::Signal;
 use crate::config::Prepare;
 use crate::log::clean::{Ended, Moved};
@@ -74,10 +74,8 @@ impl StableBytes for Extent {
 
 /// What became of something that the log asked for.
 pub enum Event {
-    /// The commit is written; it took so long.
-    Written(Duration),
-    /// The commit is flushed; the flush took so long.
-    Flushed(Duration),
+    /// The commit is written, or flushed.
+    Committed(Done),
     /// A read ended.
     Read(ReadRequest, Option<SharedBytes>),
     /// A segment is ready.
@@ -161,12 +159,15 @@ struct Shared {
     /// Tasks that have not ended.
     tasks: Cell<usize>,
     events: RefCell<Vec<Event>>,
+    /// Tests: a commit whose delay is over.
+    delayed: RefCell<Option<(Commit, Rc<DmaBuffer>)>>,
     signal: Rc<Signal>,
 }
 
 /// The files of one shard's log.
 pub struct Storage {
     shared: Rc<Shared>,
+    commits: Commits,
 }
 
 impl Shared {
@@ -189,8 +190,12 @@ impl Shared {
 }
 
 impl Storage {
-    /// Storage whose events raise `signal`.
-    pub fn new(options: Options, signal: Rc<Signal>) -> Self {
+    /// Storage whose tasks raise `signal`.
+    ///
+    /// # Errors
+    /// Those of [`Commits::new`].
+    pub fn new(options: Options, signal: Rc<Signal>) -> io::Result<Self> {
+        let commits = Commits::new(options.dir.clone())?;
         let shared = Shared {
             spares: RefCell::new(Spares::find(&options)),
             options,
@@ -203,9 +208,10 @@ impl Storage {
             cleaning: Cell::default(),
             tasks: Cell::default(),
             events: RefCell::default(),
+            delayed: RefCell::default(),
             signal,
         };
-        Self { shared: Rc::new(shared) }
+        Ok(Self { shared: Rc::new(shared), commits })
     }
 
     /// Lets glommio find out whether the device can be polled for completions, which it does with the
@@ -224,14 +230,24 @@ impl Storage {
         self.shared.hurry.set(wanted_now);
     }
 
-    /// Whether no task is under way: an executor that is dropped under one would fail it.
+    /// Whether no task of glommio's is under way: an executor that is dropped under one would fail it.
     pub fn is_idle(&self) -> bool {
         self.shared.tasks.get() == 0
     }
 
+    /// Commits on their way to the disk, which are no tasks.
+    pub fn commits(&mut self) -> &mut Commits {
+        &mut self.commits
+    }
+
     /// Moves what happened since the last call into `into`.
-    pub fn take_events(&self, into: &mut Vec<Event>) {
+    pub fn take_events(&mut self, into: &mut Vec<Event>) {
         into.append(&mut self.shared.events.borrow_mut());
+        let delayed = self.shared.delayed.borrow_mut().take();
+        if let Some((commit, buffer)) = delayed {
+            self.begin(commit, buffer);
+        }
+        into.extend(std::iter::from_fn(|| self.commits.next_done()).map(Event::Committed));
         while self.shared.cleaning.get()
             && let Ok(news) = self.shared.news.1.try_recv()
         {
@@ -252,39 +268,27 @@ impl Storage {
     }
 
     /// Writes a sealed commit, and flushes where it asks for it.
-    pub fn commit(&self, commit: Commit, sealed: &SealedBuffer) {
-        let shared = Rc::clone(&self.shared);
+    pub fn commit(&mut self, commit: Commit, sealed: &SealedBuffer) {
         let buffer = Rc::clone(&sealed.buffer);
+        if self.shared.options.commit_delay.is_none() {
+            return self.begin(commit, buffer);
+        }
+        let shared = Rc::clone(&self.shared);
         self.shared.spawn(async move {
-            let file = shared.writable.borrow().get(&commit.segment).cloned();
-            let path = segment_path(&shared.options.dir, commit.segment);
-            let Some(file) = file else { give_up("finding", &path, "it is not open") };
-            let started = Instant::now();
             if let Some(delay) = &shared.options.commit_delay {
                 delay.wait().await;
             }
-            match file.write_rc_at(buffer, commit.position).await {
-                Ok(written) if written == commit.bytes => {}
-                Ok(written) => {
-                    give_up("writing", &path, format!("{written} of {} bytes", commit.bytes))
-                }
-                Err(cause) => give_up("writing", &path, cause),
-            }
-            let written = Event::Written(started.elapsed());
-            if commit.flush && !commit.tell_written {
-                // It goes with the news of the flush: a turn of the loop less for each commit.
-                shared.events.borrow_mut().push(written);
-            } else {
-                shared.report(written);
-            }
-            if commit.flush {
-                let started = Instant::now();
-                if let Err(cause) = file.fdatasync().await {
-                    give_up("flushing", &path, cause);
-                }
-                shared.report(Event::Flushed(started.elapsed()));
-            }
+            shared.delayed.replace(Some((commit, buffer)));
         });
+    }
+
+    fn begin(&mut self, commit: Commit, buffer: Rc<DmaBuffer>) {
+        let file = self.shared.writable.borrow().get(&commit.segment).cloned();
+        let Some(file) = file else {
+            let path = segment_path(&self.shared.options.dir, commit.segment);
+            give_up("finding", &path, "it is not open")
+        };
+        self.commits.begin(commit, buffer, file);
     }
 
     /// Begins what the log asks for.

@@ -73,11 +73,42 @@ impl Ways {
     }
 }
 
+/// What other threads ring to wake a shard: an eventfd for each of the two places where it sleeps. One
+/// for both would not do: a place that hands a wake-up on to the other signals an eventfd from within
+/// an eventfd's wake-up, which the kernel puts off for tens of milliseconds.
+pub struct Bell {
+    /// Read by the ring of the sockets.
+    pub in_ring: OwnedFd,
+    /// Read by glommio.
+    pub in_glommio: OwnedFd,
+    sleeps_in_glommio: AtomicBool,
+}
+
+impl Bell {
+    fn new() -> io::Result<Self> {
+        let (in_ring, in_glommio) = (eventfd()?, eventfd()?);
+        Ok(Self { in_ring, in_glommio, sleeps_in_glommio: AtomicBool::new(false) })
+    }
+
+    /// The shard is about to lie down, in glommio or in the ring of its sockets. Whoever sees it lie
+    /// sees this too: the door's flag, stored after it, orders them. Who rings where it lay before saw
+    /// an earlier sleep, and what it had to tell is seen when the shard looks once more after lying
+    /// down.
+    pub fn sleep_in_glommio(&self, yes: bool) {
+        self.sleeps_in_glommio.store(yes, Ordering::Relaxed);
+    }
+
+    fn ring(&self) {
+        let in_glommio = self.sleeps_in_glommio.load(Ordering::Relaxed);
+        knock(if in_glommio { &self.in_glommio } else { &self.in_ring });
+    }
+}
+
 /// What leads to a shard from outside.
 pub struct Entrance {
     id: ShardId,
     doors: Vec<Arc<Door>>,
-    eventfd: OwnedFd,
+    bell: Arc<Bell>,
     /// To each shard: the sending ends of the ways that lead here.
     offer: Vec<mpsc::Sender<SendingEnds>>,
     /// From each other shard: the sending ends of the ways that lead there.
@@ -119,20 +150,19 @@ impl Stopper {
 /// The kernel's, when it gives no eventfd.
 pub fn entrances(shards: u32) -> io::Result<(Vec<Entrance>, Stopper)> {
     let mut doors = Vec::new();
-    let mut eventfds = Vec::new();
+    let mut bells = Vec::new();
     for _ in 0..shards {
-        let eventfd = eventfd()?;
-        let knocker = eventfd.try_clone()?;
-        doors.push(Arc::new(Door::new(move || knock(&knocker))));
-        eventfds.push(eventfd);
+        let bell = Arc::new(Bell::new()?);
+        bells.push(Arc::clone(&bell));
+        doors.push(Arc::new(Door::new(move || bell.ring())));
     }
     let stopper = Stopper { stop: Arc::new(AtomicBool::new(false)), doors: doors.clone() };
     let (offer, collect): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel()).unzip();
-    let entrances = eventfds.into_iter().zip(collect).enumerate();
-    let entrances = entrances.map(|(id, (eventfd, collect))| Entrance {
+    let entrances = bells.into_iter().zip(collect).enumerate();
+    let entrances = entrances.map(|(id, (bell, collect))| Entrance {
         id: ShardId(id as u32),
         doors: doors.clone(),
-        eventfd,
+        bell,
         offer: offer.clone(),
         collect,
     });
@@ -153,7 +183,7 @@ impl Entrance {
     /// Makes the rings that lead here, on the calling thread, so that their memory is near its core;
     /// gives their sending ends to the others and waits for theirs. `None` when another shard has
     /// failed, which says so itself.
-    pub fn make_ways(self, slots: usize) -> Option<(Ways, Vec<Way>, OwnedFd)> {
+    pub fn make_ways(self, slots: usize) -> Option<(Ways, Vec<Way>, Arc<Bell>)> {
         let others = || (0..self.doors.len() as u32).map(ShardId).filter(|id| *id != self.id);
         let mut connections_from = Vec::new();
         let mut records_from = Vec::new();
@@ -183,7 +213,7 @@ impl Entrance {
             doors: self.doors,
             tell: Vec::new(),
         };
-        Some((ends, ways, self.eventfd))
+        Some((ends, ways, self.bell))
     }
 }
 

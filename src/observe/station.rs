@@ -25,9 +25,10 @@ labels! {
         Ingest => "ingest",
         /// The batches of a commit into its aligned buffer: checksums, compression, the copy.
         Seal => "seal",
-        /// A commit's write, from submission to completion.
+        /// A commit's write, from submission to completion, where it was seen apart from its flush:
+        /// one in sixteen at the least.
         Write => "write",
-        /// A commit's flush, from submission to completion.
+        /// A commit's flush, likewise.
         Flush => "flush",
         /// From the arrival of a commit's oldest message to its durability.
         Commit => "commit",

@@ -37,7 +37,7 @@ pub enum RingUnavailable {
 }
 
 /// For errors of io_uring_setup.
-pub(super) fn explain(error: io::Error) -> io::Error {
+pub fn explain(error: io::Error) -> io::Error {
     let release = || {
         std::fs::read_to_string("/proc/sys/kernel/osrelease")
             .map_or_else(|_| "unknown".to_owned(), |r| r.trim().to_owned())
