@@ -4,7 +4,7 @@
 //! `cargo bench --bench log` (`-- --quick` for a first look). Throughput in bytes of the segments; in
 //! `compaction` in bytes that were read. `append` and `recovery` do no I/O, their references do, in
 //! the page cache. `verify` and `cold read` read files whose pages were given back to the kernel
-//! before each pass; what `cleaning` writes is flushed. These belong to the machine's disk, and only
+//! before each pass; what `cleaning` and `durable append` write is flushed. These belong to the machine's disk, and only
 //! the ratios say something. `tidegate log verify` and a Kafka consumer against plain reads of
 //! gigabytes are scripts/read-speed.sh.
 
@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::hint::black_box;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::rc::Rc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -197,6 +197,42 @@ fn append(c: &mut Criterion) {
     group.bench_function("reference: the same bytes written to a file, not flushed", |b| {
         b.iter(|| file.write_all_at(black_box(&source), 0).expect("written"));
     });
+    group.finish();
+}
+
+/// Commits that are written and flushed as the driver does it, and a loop that only writes and
+/// flushes as many bytes. Belongs to the machine's disk; the ratio is what the log adds.
+fn durable_append(c: &mut Criterion) {
+    const FILE_BYTES: usize = 16 << 20;
+    let mut group = c.benchmark_group("durable append");
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory on the disk");
+    let path = dir.path().join("segment");
+    std::fs::write(&path, vec![0; FILE_BYTES]).expect("written");
+    let file = File::options().write(true).custom_flags(libc::O_DIRECT).open(&path);
+    let file = file.expect("a file system with O_DIRECT");
+    file.sync_all().expect("flushed");
+    let mut writer = Writer::new(0);
+    let commit_bytes = writer.commit();
+    let memory = vec![0x5a_u8; commit_bytes + 4096];
+    let aligned = memory.as_ptr().align_offset(4096);
+    let block = &memory[aligned..][..commit_bytes];
+    let mut position = 0;
+    let mut write_and_flush = || {
+        if position + commit_bytes > FILE_BYTES {
+            position = 0;
+        }
+        file.write_all_at(black_box(block), position as u64).expect("written");
+        file.sync_data().expect("flushed");
+        position += commit_bytes;
+    };
+    group.throughput(Throughput::Elements(COMMIT_RECORDS as u64));
+    group.bench_function(format!("{COMMIT_RECORDS} records, {commit_bytes} bytes"), |b| {
+        b.iter(|| {
+            black_box(writer.commit());
+            write_and_flush();
+        });
+    });
+    group.bench_function("reference: a bare write and flush", |b| b.iter(&mut write_and_flush));
     group.finish();
 }
 
@@ -428,5 +464,5 @@ fn cleaning(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, append, recovery, verify, cold_read, cleaning);
+criterion_group!(benches, append, durable_append, recovery, verify, cold_read, cleaning);
 criterion_main!(benches);

@@ -1,5 +1,6 @@
 //! What each station costs, next to what nobody gets around: copying the same bytes, and their
-//! CRC-32C.
+//! CRC-32C; and next to what others have written: mqttbytes (the codec of rumqttc), the CPU's own
+//! CRC instruction in a plain loop, and LZ4 in C.
 //!
 //! `cargo bench --bench stations` (`-- --quick` for a first look). Times are of one thread without
 //! I/O; throughput is in messages. Each `reference` line moves or sums as many bytes as the line
@@ -13,7 +14,9 @@ mod harness;
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use bytes::BytesMut;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use mqttbytes::{v4, v5};
 
 use harness::{PARTITIONS, Rig, Setup, connect, fetch, publish};
 use tidegate::ingest::mqtt::{Connection, Event, Limits};
@@ -67,7 +70,71 @@ fn decode(c: &mut Criterion) {
                 assert_eq!(at, input.len());
             });
         });
+        group.bench_function(format!("reference mqttbytes, {name}"), |b| {
+            let acknowledge = |stream: &mut BytesMut, out: &mut BytesMut| match version {
+                4 => match mqttbytes::v4::read(stream, usize::MAX) {
+                    Ok(v4::Packet::Publish(it)) => v4::PubAck::new(it.pkid).write(out).is_ok(),
+                    _ => false,
+                },
+                _ => match mqttbytes::v5::read(stream, usize::MAX) {
+                    Ok(v5::Packet::Publish(it)) => v5::PubAck::new(it.pkid).write(out).is_ok(),
+                    _ => false,
+                },
+            };
+            let (fresh, mut out) =
+                (|| BytesMut::from(&input[..]), BytesMut::with_capacity(1 << 16));
+            b.iter_batched_ref(
+                fresh,
+                |stream| {
+                    out.clear();
+                    let mut count = 0;
+                    while acknowledge(stream, &mut out) {
+                        count += 1;
+                    }
+                    assert_eq!(count, PACKETS);
+                },
+                BatchSize::SmallInput,
+            );
+        });
         references(&mut group, name, &input);
+    }
+    group.finish();
+}
+
+/// The CPU's instruction over one word after the other, which waits for itself.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+fn crc32c_in_a_loop(bytes: &[u8]) -> u32 {
+    use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u64};
+    let (words, rest) = bytes.as_chunks::<8>();
+    let word = |crc, word: &[u8; 8]| _mm_crc32_u64(crc, u64::from_le_bytes(*word));
+    let crc = words.iter().fold(u64::from(u32::MAX), word) as u32;
+    !rest.iter().fold(crc, |crc, &byte| _mm_crc32_u8(crc, byte))
+}
+
+/// Of a small batch and of a full commit.
+fn crc(c: &mut Criterion) {
+    let mut group = c.benchmark_group("crc32c");
+    for bytes_count in [256, 4 << 10, 1 << 20] {
+        let bytes: Vec<u8> = (0..bytes_count).map(|at| (at * 31 % 251) as u8).collect();
+        group.throughput(Throughput::Bytes(bytes_count as u64));
+        group.bench_function(format!("crate crc32c, {bytes_count} bytes"), |b| {
+            b.iter(|| crc32c::crc32c(black_box(&bytes)));
+        });
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("sse4.2") {
+            #[allow(unsafe_code)]
+            // SAFETY: the CPU has the instruction.
+            let in_a_loop = |bytes: &[u8]| unsafe { crc32c_in_a_loop(bytes) };
+            assert_eq!(in_a_loop(&bytes), crc32c::crc32c(&bytes));
+            group.bench_function(format!("reference instruction, {bytes_count} bytes"), |b| {
+                b.iter(|| in_a_loop(black_box(&bytes)));
+            });
+        }
+        let mut copy = vec![0; bytes.len()];
+        group.bench_function(format!("reference memcpy, {bytes_count} bytes"), |b| {
+            b.iter(|| black_box(&mut copy).copy_from_slice(black_box(&bytes)));
+        });
     }
     group.finish();
 }
@@ -130,6 +197,35 @@ fn append_and_seal(c: &mut Criterion) {
         });
     }
     references(&mut group, "batch", &batch);
+    group.finish();
+    lz4(c, &batch);
+}
+
+/// The same bytes through lz4_flex, which seals batches, and through LZ4's own C.
+fn lz4(c: &mut Criterion, batch: &[u8]) {
+    let mut group = c.benchmark_group("lz4");
+    group.throughput(Throughput::Bytes(batch.len() as u64));
+    let mut out = vec![0; lz4_flex::block::get_maximum_output_size(batch.len())];
+    let bytes = lz4_flex::block::compress_into(batch, &mut out).expect("room");
+    group.bench_function(format!("lz4_flex compresses a batch to {bytes} bytes"), |b| {
+        b.iter(|| lz4_flex::block::compress_into(black_box(batch), &mut out));
+    });
+    let compressed = out[..bytes].to_vec();
+    let mut plain = vec![0; batch.len()];
+    group.bench_function("lz4_flex decompresses it", |b| {
+        b.iter(|| lz4_flex::block::decompress_into(black_box(&compressed), &mut plain));
+    });
+    let bytes = lz4::block::compress_to_buffer(batch, None, false, &mut out).expect("room");
+    group.bench_function(format!("reference C compresses it to {bytes} bytes"), |b| {
+        b.iter(|| lz4::block::compress_to_buffer(black_box(batch), None, false, &mut out));
+    });
+    let size = Some(batch.len() as i32);
+    group.bench_function("reference C decompresses it", |b| {
+        b.iter(|| lz4::block::decompress_to_buffer(black_box(&compressed), size, &mut plain));
+    });
+    group.bench_function("reference memcpy", |b| {
+        b.iter(|| black_box(&mut plain).copy_from_slice(black_box(batch)));
+    });
     group.finish();
 }
 
@@ -207,6 +303,6 @@ criterion_group! {
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(3))
         .sample_size(20);
-    targets = decode, append_and_seal, whole_path, fetch_at_the_tail
+    targets = decode, crc, append_and_seal, whole_path, fetch_at_the_tail
 }
 criterion_main!(stations);
