@@ -75,6 +75,7 @@ fn packages() -> Vec<(String, String)> {
     let platform = concat!("x86_64", "-unknown-linux-gnu");
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", platform])
+        .arg("--all-features")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();

@@ -7,19 +7,37 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::consume::{self, STAMP_BYTES};
+use super::consume::{self, Client, STAMP_BYTES};
 use super::payload::{JSON_BYTES_MIN, Kind};
 use super::plan::{LoopKind, Plan, Scenario, pings_per_s};
 use super::sweep::Range;
 use super::wire::Version;
 use super::{BenchError, floor, html};
 
+const EXAMPLES: &str = "\
+Examples (engine on core 0, load on core 1):
+  What is the most it acknowledges, and at what CPU a message?
+    tidegate bench --core 1 --pid PID --connections 100 --window 16
+  How long does an acknowledgement take at 2,000 messages a second, over this machine's floor?
+    tidegate bench --core 1 --pid PID --rate 2000 --floor-data DIR
+  How long until a Kafka consumer has it? Until an MQTT subscriber has it?
+    tidegate bench --core 1 --rate 2000 --consume-kafka 127.0.0.1:9092 --stream telemetry
+    tidegate bench --core 1 --rate 2000 --scenario one-to-one --connections 100
+  The throughput-latency curve of two brokers on one page:
+    tidegate bench --core 1 --sweep 10%..110% --json >a.json
+    tidegate bench --core 1 --sweep 10%..110% --json --connect HOST:PORT >b.json
+    tidegate bench report a.json b.json --html curve.html
+  Is it the broker or the generator? Is the machine quiet?
+    tidegate bench --null-sink 127.0.0.1:2883 --core 0
+    tidegate bench --floor --data-dir DIR --core 1
+scripts/bench/ has a script a question, and how to read the answers.";
+
 /// Measure how fast an MQTT broker acknowledges messages
 ///
 /// The load generator polls without ever sleeping: give it a core of its own (--core), or several
 /// with a thread on each, and the broker others.
 #[derive(Debug, Clone, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("mode").args(["floor", "null_sink"])))]
 pub struct Args {
     #[command(subcommand)]
@@ -34,7 +52,10 @@ pub struct Args {
     /// in every ten. skew: one connection has 90 % of the rate. idle: all keep alive and nobody
     /// publishes; with --pid, memory a connection (of a fresh process: one that has served as many
     /// before has kept their memory). connect-storm: how fast connections are
-    /// accepted, at --rate a second or as fast as --window attempts at once allow
+    /// accepted, at --rate a second or as fast as --window attempts at once allow. one-to-one: each
+    /// publisher has a subscriber of its own. fan-out: one publishes, --subscribe N subscribers
+    /// receive. slow-consumer: fan-in with --subscribe or --consume-kafka, and beside those readers
+    /// one that takes 4 KiB and rests for 100 ms, over and over
     #[arg(long, value_name = "NAME", default_value = "fan-in")]
     pub scenario: Scenario,
     /// Publishers
@@ -93,13 +114,21 @@ pub struct Args {
     /// with its share of the connections
     #[arg(long, value_name = "CORE", value_delimiter = ',')]
     pub core: Vec<usize>,
-    /// A Kafka consumer reads along: report the latency from a message's send to it. It is a small
-    /// Fetch client of our own, not librdkafka. Payloads then begin with 16 bytes for it
+    /// So many MQTT subscribers to all that is published: report the latency from a message's send
+    /// to each receipt. They subscribe with --qos. Payloads then begin with 16 bytes for them
+    #[arg(long, value_name = "N", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub subscribe: u32,
+    /// A Kafka consumer reads along: report the latency from a message's send to it. Payloads then
+    /// begin with 16 bytes for it
     #[arg(long, value_name = "HOST:PORT", requires = "stream")]
     pub consume_kafka: Option<String>,
     /// --consume-kafka: the stream (topic) into which the load goes
     #[arg(long, value_name = "NAME")]
     pub stream: Option<String>,
+    /// --consume-kafka: the client that reads; librdkafka by default where this build has it
+    #[arg(long, value_name = "CLIENT", value_enum, requires = "consume_kafka")]
+    pub consumer: Option<Client>,
     /// --consume-kafka: pin the consumer to this core
     #[arg(long, value_name = "CORE")]
     pub consumer_core: Option<usize>,
@@ -171,7 +200,7 @@ impl Args {
             address: address.ok_or_else(|| BenchError::Address(self.connect.clone()))?,
             version: self.mqtt_version,
             scenario: self.scenario,
-            connections: self.connections,
+            connections: if self.scenario == Scenario::FanOut { 1 } else { self.connections },
             loop_kind,
             qos: self.qos,
             payload: self.payload,
@@ -184,6 +213,10 @@ impl Args {
             process: self.pid,
             cores: self.core.clone(),
             consume: self.consume(),
+            subscribers: match self.scenario {
+                Scenario::OneToOne => self.connections,
+                _ => self.subscribe,
+            },
             progress: !self.quiet,
         })
     }
@@ -192,7 +225,9 @@ impl Args {
         let (bootstrap, stream) = self.consume_kafka.clone().zip(self.stream.clone())?;
         let from_ns = self.warmup.as_nanos() as u64;
         let to_ns = from_ns + self.duration.as_nanos() as u64;
-        Some(consume::Options { bootstrap, stream, core: self.consumer_core, from_ns, to_ns })
+        let client = self.consumer.unwrap_or(Client::DEFAULT);
+        let core = self.consumer_core;
+        Some(consume::Options { client, slow: false, bootstrap, stream, core, from_ns, to_ns })
     }
 
     /// The floor that is asked for, by itself or beside a load.
@@ -232,9 +267,6 @@ impl Args {
         if scenario == Scenario::Skew && self.connections < 2 {
             return refused("--scenario skew needs two connections at least".to_owned());
         }
-        if scenario == Scenario::ConnectStorm && self.floor_data.is_some() {
-            return refused("--floor-data is for loads; a storm has no floor yet".to_owned());
-        }
         if scenario == Scenario::ConnectStorm && self.core.len() > 1 {
             return refused("--scenario connect-storm runs on one --core".to_owned());
         }
@@ -243,16 +275,50 @@ impl Args {
                 "there are more generator threads (--core) than connections".to_owned(),
             );
         }
-        let stamps = self.payload != Kind::Json && self.payload_bytes as usize >= STAMP_BYTES;
-        if self.consume_kafka.is_some() && !stamps {
-            return refused(format!(
-                "--consume-kafka needs payloads of {STAMP_BYTES} bytes at least that are not JSON"
-            ));
-        }
         if self.payload == Kind::Json && (self.payload_bytes as usize) < JSON_BYTES_MIN {
             return refused(format!(
                 "--payload json needs --payload-bytes of {JSON_BYTES_MIN} at least"
             ));
+        }
+        self.check_readers()
+    }
+
+    /// Who reads along.
+    fn check_readers(&self) -> Result<(), BenchError> {
+        let scenario = self.scenario;
+        let refused = |what: &str| Err(BenchError::Usage(what.to_owned()));
+        let silent = matches!(scenario, Scenario::Idle | Scenario::ConnectStorm);
+        if silent && self.subscribe > 0 {
+            return refused("--subscribe is for loads that publish");
+        }
+        if scenario == Scenario::FanOut && self.subscribe == 0 {
+            return refused("--scenario fan-out needs --subscribe N");
+        }
+        if scenario == Scenario::OneToOne && !self.topic.contains("{client}") {
+            return refused("--scenario one-to-one needs {client} in --topic");
+        }
+        if scenario == Scenario::FanOut && self.core.len() > 1 {
+            return refused("--scenario fan-out has one publisher, so one --core");
+        }
+        let read = self.subscribe > 0 || self.consume_kafka.is_some();
+        if scenario == Scenario::SlowConsumer && !read {
+            return refused(
+                "--scenario slow-consumer needs readers to be compared with: --subscribe N or \
+                 --consume-kafka",
+            );
+        }
+        let stamps = self.payload != Kind::Json && self.payload_bytes as usize >= STAMP_BYTES;
+        if (read || scenario == Scenario::OneToOne) && !stamps {
+            return refused(
+                "--consume-kafka and subscribers need payloads of 16 bytes at least that are not \
+                 JSON",
+            );
+        }
+        if self.consumer == Some(Client::Librdkafka) && !cfg!(feature = "librdkafka") {
+            return refused(
+                "this build has no librdkafka: `cargo build --release --features librdkafka` makes \
+                 one (it needs make and a C++ compiler); --consumer own reads without it",
+            );
         }
         Ok(())
     }
@@ -317,10 +383,10 @@ pub mod tests {
         check(&["--scenario", "idle"], Some(idle));
         check(&["--rate", "2000", "--window", "4"], None);
         check(&["--window", "0"], None);
-        check(&["--scenario", "fan-out"], None);
+        check(&["--scenario", "fan-outs"], None);
         check(&["--qos", "2"], None);
         check(&["--floor"], None);
-        check(&["--rate", "9", "report", "a.json", "--html", "a.html"], None);
+        check(&["--rate", "9", "report", "a.json"], None);
         check(
             &["--scenario", "burst", "--sweep", "10%..90%"],
             Some(LoopKind::Closed { window: 16 }),
@@ -339,10 +405,14 @@ pub mod tests {
         check(&["--scenario", "idle", "--sweep", "10%..90%"], "loads that publish");
         check(&["--scenario", "skew", "--rate", "9", "--connections", "1"], "two connections");
         check(&["--scenario", "idle", "--rate", "9"], "publishes nothing");
-        check(&["--scenario", "connect-storm", "--floor-data", "d"], "no floor");
         check(&["--scenario", "connect-storm", "--core", "1,2"], "one --core");
         let consume = ["--consume-kafka", "h:1", "--stream", "s", "--payload-bytes", "8"];
         check(&consume, "16 bytes");
+        check(&["--scenario", "1:1", "--payload", "json"], "16 bytes");
+        check(&["--scenario", "1:1", "--topic", "t"], "{client}");
+        check(&["--scenario", "fan-out"], "--subscribe N");
+        check(&["--scenario", "slow-consumer"], "readers");
+        check(&["--scenario", "idle", "--subscribe", "1"], "publish");
         check(&["--connections", "1", "--core", "1,2"], "more generator threads");
         check(&["--payload", "json", "--payload-bytes", "63"], "64 at least");
     }

@@ -15,8 +15,8 @@ use super::load::Load;
 use super::measure::{Percentiles, histogram};
 use super::plan::{LoopKind, Scenario};
 use super::process;
-use super::report::{StormReport, StormTimes};
 use super::schedule::Due;
+use super::storm::{StormReport, StormTimes};
 use super::wire;
 use crate::driver::socket_ring::Wait;
 

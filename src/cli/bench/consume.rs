@@ -4,11 +4,11 @@
 //! counts from. Out: latencies until a Fetch response with the record has been read. A thread for
 //! each node that leads partitions, which blocks in a long poll as real consumers do. The invariant:
 //! every partition is read from its end at the start, and after the load until nothing comes any
-//! more. It is our own client over kafka-protocol's schemas, not librdkafka: it decodes records and
-//! does nothing else, so a real consumer is slower by what it does besides.
+//! more. This is our own client over kafka-protocol's schemas: it decodes records and does nothing
+//! else, so a real consumer is slower by what it does besides; `librdkafka` is such a one.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -29,10 +29,30 @@ use kafka_protocol::records::{Compression, RecordBatchDecoder};
 
 use super::measure::histogram;
 use super::pin;
+use super::subscribe::SLOW_REST;
+
+/// Who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Client {
+    /// A small Fetch client of our own
+    Own,
+    /// The C library that most clients are made of, through the rdkafka crate; the feature
+    /// `librdkafka` of the build
+    Librdkafka,
+}
+
+impl Client {
+    /// A real consumer where this build has one.
+    pub const DEFAULT: Self =
+        if cfg!(feature = "librdkafka") { Self::Librdkafka } else { Self::Own };
+}
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    pub client: Client,
+    /// Takes 4 KiB and rests for 100 ms, over and over. Our own client only.
+    pub slow: bool,
     /// HOST:PORT of any node.
     pub bootstrap: String,
     pub stream: String,
@@ -53,17 +73,55 @@ pub fn stamp(payload: &mut [u8], tag: u64, origin_ns: u64) {
 }
 
 /// The origin, where the payload has this tag.
-fn origin_ns(payload: &[u8], tag: u64) -> Option<u64> {
+#[inline]
+pub fn origin_ns(payload: &[u8], tag: u64) -> Option<u64> {
     let (found, rest) = payload.split_first_chunk::<8>()?;
     let (origin, _) = rest.split_first_chunk::<8>()?;
     (u64::from_le_bytes(*found) == tag).then(|| u64::from_le_bytes(*origin))
 }
 
-/// Consumers at work.
+/// A consumer at work.
+pub trait Consuming {
+    /// As reports name it.
+    fn client(&self) -> String;
+    /// Reads what is still to come, and tells the latencies of every message that counts.
+    ///
+    /// # Errors
+    /// The first thing that went wrong on any thread.
+    fn finish(self: Box<Self>) -> io::Result<Read>;
+}
+
+/// What a consumer has read.
 #[derive(Debug)]
-pub struct Consumers {
+pub struct Read {
+    pub latencies: Histogram<u64>,
+    pub records: u64,
+}
+
+/// Finds every partition and its end, and begins to read. `begin`: the moment from which origins
+/// count, known before the first message is sent.
+///
+/// # Errors
+/// When no node answers, the stream is not there, or a thread cannot be pinned.
+pub fn start(
+    options: &Options,
+    tag: u64,
+    begin: &Arc<OnceLock<Instant>>,
+) -> io::Result<Box<dyn Consuming>> {
+    match options.client {
+        #[cfg(feature = "librdkafka")]
+        Client::Librdkafka if !options.slow => {
+            Ok(Box::new(super::librdkafka::Consumer::start(options, tag, begin)?))
+        }
+        _ => Ok(Box::new(Consumers::start(options, tag, begin)?)),
+    }
+}
+
+/// Consumers at work, a thread for each node.
+#[derive(Debug)]
+struct Consumers {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<io::Result<Histogram<u64>>>>,
+    threads: Vec<JoinHandle<io::Result<Read>>>,
 }
 
 const METADATA_VERSION: i16 = 9;
@@ -74,15 +132,12 @@ const LATEST: i64 = -1;
 const LONG_POLL_MS: i32 = 500;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const FETCH_BYTES_MAX: i32 = 16 << 20;
+/// A batch that is larger comes all the same, whole.
+const SLOW_BYTES_MAX: i32 = 4 << 10;
 const RESPONSE_BYTES_MAX: usize = 256 << 20;
 
 impl Consumers {
-    /// Finds every partition and its end, and begins to read. `begin`: the moment from which
-    /// origins count, known before the first message is sent.
-    ///
-    /// # Errors
-    /// When no node answers, the stream is not there, or a thread cannot be pinned.
-    pub fn start(options: &Options, tag: u64, begin: &Arc<OnceLock<Instant>>) -> io::Result<Self> {
+    fn start(options: &Options, tag: u64, begin: &Arc<OnceLock<Instant>>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for (address, partitions) in leaders(&options.bootstrap, &options.stream)? {
@@ -99,21 +154,24 @@ impl Consumers {
         }
         Ok(Self { stop, threads })
     }
+}
 
-    /// Reads what is still to come, and tells the latencies of every message that counts.
-    ///
-    /// # Errors
-    /// The first thing that went wrong on any thread.
-    pub fn finish(self) -> io::Result<Histogram<u64>> {
+impl Consuming for Consumers {
+    fn client(&self) -> String {
+        "own Fetch client".to_owned()
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<Read> {
         // Relaxed: the flag carries nothing else.
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = histogram();
+        let (mut all, mut records) = (histogram(), 0);
         for thread in self.threads {
-            let latencies =
+            let read =
                 thread.join().map_err(|_| io::Error::other("a consumer thread panicked"))??;
-            all.add(&latencies).map_err(io::Error::other)?;
+            all.add(&read.latencies).map_err(io::Error::other)?;
+            records += read.records;
         }
-        Ok(all)
+        Ok(Read { latencies: all, records })
     }
 }
 
@@ -170,11 +228,8 @@ impl Reader {
         Ok(())
     }
 
-    fn read_all(
-        mut self,
-        begin: &OnceLock<Instant>,
-        stop: &AtomicBool,
-    ) -> io::Result<Histogram<u64>> {
+    fn read_all(mut self, begin: &OnceLock<Instant>, stop: &AtomicBool) -> io::Result<Read> {
+        let mut records = 0;
         if let Some(core) = self.options.core {
             pin(core)?;
         }
@@ -184,19 +239,25 @@ impl Reader {
             let response: FetchResponse =
                 self.node.call(ApiKey::Fetch, FETCH_VERSION, &self.request())?;
             let now_ns = begin.get().map_or(0, |begin| begin.elapsed().as_nanos() as u64);
-            if self.take(response, now_ns)? == 0 && last {
-                return Ok(self.latencies);
+            let count = self.take(response, now_ns)?;
+            records += count as u64;
+            if last && (count == 0 || self.options.slow) {
+                return Ok(Read { latencies: self.latencies, records });
+            }
+            if self.options.slow {
+                std::thread::sleep(SLOW_REST);
             }
         }
     }
 
     fn request(&self) -> FetchRequest {
+        let bytes_max = if self.options.slow { SLOW_BYTES_MAX } else { FETCH_BYTES_MAX };
         let partition = |(&partition, &offset): (&i32, &i64)| {
             FetchPartition::default()
                 .with_partition(partition)
                 .with_current_leader_epoch(-1)
                 .with_fetch_offset(offset)
-                .with_partition_max_bytes(FETCH_BYTES_MAX)
+                .with_partition_max_bytes(bytes_max)
         };
         let topic = FetchTopic::default()
             .with_topic(topic_name(&self.options.stream))
@@ -205,7 +266,7 @@ impl Reader {
             .with_replica_id(BrokerId(-1))
             .with_max_wait_ms(LONG_POLL_MS)
             .with_min_bytes(1)
-            .with_max_bytes(FETCH_BYTES_MAX)
+            .with_max_bytes(bytes_max)
             .with_session_epoch(-1)
             .with_topics(vec![topic])
     }
@@ -341,8 +402,15 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let options =
-            Options { bootstrap: address, stream: "s".into(), core: None, from_ns: 0, to_ns: 1 };
-        assert!(Consumers::start(&options, 1, &Arc::default()).is_err());
+        let options = Options {
+            client: Client::Own,
+            slow: false,
+            bootstrap: address,
+            stream: "s".into(),
+            core: None,
+            from_ns: 0,
+            to_ns: 1,
+        };
+        assert!(start(&options, 1, &Arc::default()).is_err());
     }
 }

@@ -10,19 +10,24 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::BenchError;
+use super::compare::Table;
 
 const TEMPLATE: &str = include_str!("report.html");
 const DATA: &str = "@DATA@";
 
-/// Put reports side by side on one HTML page
+/// Put reports side by side: as a table of medians and ratios, or on one HTML page
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// What `tidegate bench --json` has printed, a file a report; its name is the file's
+    /// What `tidegate bench --json` has printed, a file a report; its name is the file's, and
+    /// NAME.1.json, NAME.2.json are rounds of NAME
     #[arg(required = true, value_name = "FILE.json")]
     reports: Vec<PathBuf>,
-    /// The page to write
+    /// Write a page instead of the table
     #[arg(long, value_name = "FILE")]
-    html: PathBuf,
+    html: Option<PathBuf>,
+    /// The table's ratios are to this report (repeatable); the first one by default
+    #[arg(long, value_name = "NAME")]
+    against: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -31,13 +36,22 @@ struct Input {
     report: Value,
 }
 
-/// Reads the reports and writes the page.
+/// Reads the reports; writes the page or prints the table.
 ///
 /// # Errors
 /// When a file cannot be read or written, or is no report.
 pub fn run(args: &Args) -> Result<(), BenchError> {
-    let inputs = args.reports.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    write(&args.html, &page(&inputs)?)
+    let names = names(&args.reports);
+    let read = |(path, name): (&PathBuf, String)| Ok(Input { name, report: read(path)? });
+    let inputs = args.reports.iter().zip(names).map(read).collect::<Result<Vec<_>, _>>()?;
+    match &args.html {
+        Some(path) => write(path, &page(&inputs)?)?,
+        None => {
+            let named = inputs.iter().map(|input| (input.name.as_str(), &input.report));
+            print!("{}", Table::new(named, &args.against));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the page of one report.
@@ -53,7 +67,19 @@ fn write(path: &Path, text: &str) -> Result<(), BenchError> {
     std::fs::write(path, text).map_err(|error| BenchError::File(path.to_owned(), error))
 }
 
-fn read(path: &Path) -> Result<Input, BenchError> {
+/// The names of the files, with what their folders do not have in common.
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    let folder = |path: &PathBuf| path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut common = paths.first().map(folder).unwrap_or_default();
+    while !paths.iter().all(|path| path.starts_with(&common)) && common.pop() {}
+    let name = |path: &PathBuf| {
+        let name = path.with_extension("");
+        name.strip_prefix(&common).unwrap_or(&name).to_string_lossy().into_owned()
+    };
+    paths.iter().map(name).collect()
+}
+
+fn read(path: &Path) -> Result<Value, BenchError> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| BenchError::NoReport(path.to_owned(), error.to_string()))?;
     let report: Value = serde_json::from_str(&text)
@@ -62,8 +88,7 @@ fn read(path: &Path) -> Result<Input, BenchError> {
         let what = "no report of `tidegate bench --json` for a load".to_owned();
         return Err(BenchError::NoReport(path.to_owned(), what));
     }
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Input { name, report })
+    Ok(report)
 }
 
 /// One run, several, or a sweep.
@@ -98,6 +123,17 @@ mod tests {
         for outside in ["http:", "https:", "src=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }
+    }
+
+    #[test]
+    fn reports_have_the_names_of_files_and_of_folders_where_those_differ() {
+        fn check(paths: &[&str], expected: &[&str]) {
+            assert_eq!(names(&paths.iter().map(PathBuf::from).collect::<Vec<_>>()), expected);
+        }
+        check(&["r/a.1.json", "r/b.json"], &["a.1", "b"]);
+        check(&["r/on/9/a.json", "r/off/9/a.json"], &["on/9/a", "off/9/a"]);
+        check(&["/r/9/a.1.json", "b.json"], &["/r/9/a.1", "b"]);
+        check(&["a.json"], &["a"]);
     }
 
     #[test]

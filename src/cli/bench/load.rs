@@ -19,13 +19,14 @@ use super::measure::{CountBy, Measurement};
 use super::payload::Payloads;
 use super::plan::{LoopKind, Plan, Scenario};
 use super::process;
-use super::report::StormReport;
 use super::schedule::Due;
+use super::storm::StormReport;
+use super::subscribe::{SUBSCRIBER_BIT, Subscribers};
 use super::threads::Share;
 use super::wire::{self, ConnectReply, Malformed, PublishHead, packet};
 use crate::driver::socket_ring::{Completion, Options, SlotId, SocketRing, Wait};
 
-const BUFFER_GROUP: u16 = 0;
+pub const BUFFER_GROUP: u16 = 0;
 const SEND_BIT: u64 = 1 << 32;
 /// At most so much in one send.
 const SEND_BYTES_MAX: usize = 64 << 10;
@@ -39,9 +40,12 @@ pub fn storm(plan: &Plan) -> Result<StormReport, BenchError> {
 }
 
 /// What a thread has measured.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Part {
     pub measurement: Measurement,
+    /// What its subscribers received.
+    pub received: Option<Measurement>,
+    pub subscribers_lost: u32,
     pub connections_lost: u32,
     pub receive_max: Option<u16>,
     pub wall_ns: u64,
@@ -67,6 +71,7 @@ pub struct Load<'a> {
     listed_before: Vec<u32>,
     due: Option<Due>,
     measurement: Measurement,
+    pub(super) subscribers: Option<Subscribers>,
     clock: Instant,
     pub(super) connects: Connects,
     pub(super) lost: u32,
@@ -83,7 +88,8 @@ impl<'a> Load<'a> {
     pub fn new(plan: &'a Plan, share: Share, tag: Option<u64>) -> Result<Self, BenchError> {
         let own = share.count(plan.connections);
         let count = own as usize;
-        let options = Options { entries: 4096, cq_entries: (4 * own).max(8192) };
+        let sockets = own + share.count(plan.subscribers);
+        let options = Options { entries: 4096, cq_entries: (4 * sockets).max(8192) };
         let mut ring = SocketRing::new(options).map_err(BenchError::Ring)?;
         ring.add_buffers(BUFFER_GROUP, 512, 2048).map_err(BenchError::Ring)?;
         let (in_flight_max, schedule) = match plan.loop_kind {
@@ -103,6 +109,9 @@ impl<'a> Load<'a> {
             let connection = Connection::new(u64::from(index), pace, content, in_flight_max);
             connections.push(connection.stamped(tag));
         }
+        let measurement = || Measurement::new(count_by, plan.duration.as_secs());
+        let subscribing = tag.filter(|_| plan.subscribers > 0);
+        let subscribers = subscribing.map(|tag| Subscribers::new(plan, tag, measurement()));
         Ok(Self {
             plan,
             share,
@@ -113,7 +122,8 @@ impl<'a> Load<'a> {
             listed: Vec::with_capacity(count),
             listed_before: Vec::with_capacity(count),
             due: schedule.map(Due::new),
-            measurement: Measurement::new(count_by, plan.duration.as_secs()),
+            measurement: measurement(),
+            subscribers,
             clock: Instant::now(),
             connects: Connects::with_capacity(count),
             lost: 0,
@@ -143,6 +153,9 @@ impl<'a> Load<'a> {
         let start_ns = self.now_ns();
         let end_ns = start_ns + self.plan.duration.as_nanos() as u64;
         self.measurement.open(start_ns, end_ns);
+        if let Some(subscribers) = &mut self.subscribers {
+            subscribers.received.open(start_ns, end_ns);
+        }
         self.turn_until(end_ns)?;
         let ended_ns = self.now_ns();
         let (after, steal_after) = (self.process_usage()?, process::steal_ns());
@@ -152,23 +165,34 @@ impl<'a> Load<'a> {
             self.drain(end_ns, ended_ns + self.plan.drain.as_nanos() as u64)?;
         } else {
             self.measurement.close(ended_ns);
+            self.subscribers.iter_mut().for_each(|all| all.received.close(ended_ns));
         }
+        let mut part = self.part();
+        part.wall_ns = ended_ns - start_ns;
+        part.idle_ns = idle_ns;
+        part.enters = enters;
+        part.steal_ns = steal_after - steal_before;
+        part.usage = before.zip(after);
+        Ok(part)
+    }
+
+    /// What was counted, with what is still without an acknowledgement.
+    fn part(&mut self) -> Part {
         let now_ns = self.now_ns();
         for connection in &self.connections {
             connection
                 .unacknowledged()
                 .for_each(|origin_ns| self.measurement.never_acknowledged(origin_ns, now_ns));
         }
-        Ok(Part {
-            measurement: std::mem::replace(&mut self.measurement, Measurement::none()),
+        let subscribers = self.subscribers.as_mut();
+        Part {
+            subscribers_lost: subscribers.as_ref().map_or(0, |all| all.lost),
+            received: subscribers.map(|all| std::mem::take(&mut all.received)),
+            measurement: std::mem::take(&mut self.measurement),
             connections_lost: self.lost,
             receive_max: self.receive_max,
-            wall_ns: ended_ns - start_ns,
-            idle_ns,
-            enters,
-            steal_ns: steal_after - steal_before,
-            usage: before.zip(after),
-        })
+            ..Part::default()
+        }
     }
 
     pub(super) fn process_usage(&self) -> Result<Option<process::Usage>, BenchError> {
@@ -209,7 +233,8 @@ impl<'a> Load<'a> {
         loop {
             let now_ns = self.now_ns();
             self.turn(now_ns, end_ns)?;
-            if self.measurement.is_complete() || now_ns > deadline_ns {
+            let seen = self.subscribers.as_ref().is_none_or(|all| all.received.is_complete());
+            if self.measurement.is_complete() && seen || now_ns > deadline_ns {
                 return Ok(());
             }
         }
@@ -221,6 +246,7 @@ impl<'a> Load<'a> {
     fn turn(&mut self, now_ns: u64, end_ns: u64) -> Result<bool, BenchError> {
         self.list_due(now_ns.min(end_ns.saturating_sub(1)));
         self.send_listed(now_ns);
+        self.send_pubacks();
         if !self.ring.has_unsubmitted() && !self.ring.has_deferred_work() {
             std::hint::spin_loop();
             return Ok(false);
@@ -235,7 +261,11 @@ impl<'a> Load<'a> {
     fn list_due(&mut self, now_ns: u64) {
         let Some(mut due) = self.due else { return };
         while let Some((connection, intended_ns)) = due.next(now_ns) {
-            let Some(index) = self.share.local(connection as u32) else { continue };
+            let own = self.share.local(connection as u32);
+            if let Some(subscribers) = &mut self.subscribers {
+                subscribers.message_due(intended_ns, own.is_some());
+            }
+            let Some(index) = own else { continue };
             self.measurement.message_due(intended_ns);
             self.connections[index as usize].message_due();
             self.list(index);
@@ -291,6 +321,10 @@ impl<'a> Load<'a> {
         let now_ns = self.now_ns();
         while let Some(completion) = self.ring.next_completion() {
             let index = completion.user_data as u32;
+            if completion.user_data & SUBSCRIBER_BIT != 0 {
+                self.subscriber_completed(completion, now_ns);
+                continue;
+            }
             if completion.user_data & SEND_BIT != 0 {
                 self.connections[index as usize].send_ended(now_ns);
                 if completion.result.is_err() {
@@ -453,6 +487,7 @@ mod tests {
             process: Some(std::process::id()),
             cores: Vec::new(),
             consume: None,
+            subscribers: 0,
             progress: false,
         }
     }
@@ -546,6 +581,7 @@ mod tests {
             let report = storm(&plan).unwrap();
             assert_eq!((report.latency.count, report.tcp.count), (50, 50));
             assert!(report.connects_per_s > 0.0 && report.process.is_some());
+            assert!(report.to_string().contains("floor          not measured"));
         }
     }
 }

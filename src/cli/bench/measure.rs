@@ -122,6 +122,12 @@ impl Measurement {
         self.intended += u64::from(self.holds(intended_ns));
     }
 
+    /// The same for so many who shall see it.
+    #[inline]
+    pub fn messages_due(&mut self, intended_ns: u64, count: u64) {
+        self.intended += if self.holds(intended_ns) { count } else { 0 };
+    }
+
     /// A message meant for this time left so much later than the generator could have sent it.
     #[inline]
     pub fn sent(&mut self, intended_ns: u64, lag_ns: u64) {
@@ -190,6 +196,12 @@ impl Measurement {
     /// The generator's own lateness (open loop).
     pub fn lag(&self) -> Percentiles {
         Percentiles::of(&self.lag)
+    }
+}
+
+impl Default for Measurement {
+    fn default() -> Self {
+        Self::none()
     }
 }
 

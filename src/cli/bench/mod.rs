@@ -5,10 +5,11 @@
 //! machine's floor. They run on ordinary threads pinned where the arguments say.
 //!
 //! Reading order: `args` and `plan` (what is asked for), `schedule` (when messages are meant to go),
-//! `connection` and `measure` (the bookkeeping), `connecting` and `load` (sockets and phases), `threads` (several of them),
-//! `report`.
+//! `connection` and `measure` (the bookkeeping), `connecting`, `load` and `subscribe` (sockets and
+//! phases), `threads` (several of them), `consume` (who reads from Kafka), `report`.
 
 mod args;
+mod compare;
 mod connecting;
 mod connection;
 mod consume;
@@ -16,6 +17,8 @@ mod floor;
 mod hgrm;
 mod hiccups;
 mod html;
+#[cfg(feature = "librdkafka")]
+mod librdkafka;
 mod load;
 mod measure;
 mod null_sink;
@@ -25,6 +28,8 @@ mod process;
 mod report;
 mod runs;
 mod schedule;
+mod storm;
+mod subscribe;
 mod sweep;
 mod threads;
 mod verdict;
@@ -68,6 +73,13 @@ pub enum BenchError {
     Pin(usize),
     #[error("the Kafka consumer: {0}")]
     Consumer(io::Error),
+    #[error(
+        "the broker refused the subscription to {0:?} with code {1:#04x}; does it have MQTT \
+         subscribers? (Tidegate's consumers read over Kafka: --consume-kafka)"
+    )]
+    SubscriptionRefused(String, u8),
+    #[error("the subscriber to {0:?}: {1}")]
+    Subscriber(String, io::Error),
     #[error("the null sink: {0}")]
     NullSink(io::Error),
     #[error("the floor: {0}")]
@@ -115,7 +127,10 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
     match plan.scenario {
         Scenario::ConnectStorm => {
             pin_if(args.core.first())?;
-            repeat(args, || load::storm(&plan))
+            repeat(args, || {
+                let floor = floor_of(args)?;
+                Ok(load::storm(&plan)?.against(floor))
+            })
         }
         _ => repeat(args, || {
             let floor = floor_of(args)?;

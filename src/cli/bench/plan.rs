@@ -26,6 +26,12 @@ pub enum Scenario {
     Idle,
     /// All connect, and nothing follows.
     ConnectStorm,
+    /// Each publisher has a subscriber of its own.
+    OneToOne,
+    /// One publishes, many subscribe.
+    FanOut,
+    /// As fan-in, and somebody beside the others reads slowly.
+    SlowConsumer,
 }
 
 impl Scenario {
@@ -37,8 +43,22 @@ impl Scenario {
             Self::Skew => "skew",
             Self::Idle => "idle",
             Self::ConnectStorm => "connect-storm",
+            Self::OneToOne => "one-to-one",
+            Self::FanOut => "fan-out",
+            Self::SlowConsumer => "slow-consumer",
         }
     }
+
+    const ALL: [Self; 8] = [
+        Self::FanIn,
+        Self::Burst,
+        Self::Skew,
+        Self::Idle,
+        Self::ConnectStorm,
+        Self::OneToOne,
+        Self::FanOut,
+        Self::SlowConsumer,
+    ];
 }
 
 impl fmt::Display for Scenario {
@@ -51,15 +71,10 @@ impl std::str::FromStr for Scenario {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::FanIn, Self::Burst, Self::Skew, Self::Idle, Self::ConnectStorm];
-        if let Some(found) = all.into_iter().find(|scenario| scenario.name() == text) {
-            return Ok(found);
-        }
-        Err(match text {
-            "one-to-one" | "fan-out" | "slow-consumer" => {
-                format!("{text} needs subscribers, and this load generator only publishes so far")
-            }
-            _ => format!("{text:?} is not one of {}", all.map(Self::name).join(", ")),
+        let text = if text == "1:1" { Self::OneToOne.name() } else { text };
+        let found = Self::ALL.into_iter().find(|scenario| scenario.name() == text);
+        found.ok_or_else(|| {
+            format!("{text:?} is not one of {}", Self::ALL.map(Self::name).join(", "))
         })
     }
 }
@@ -96,6 +111,8 @@ pub struct Plan {
     pub process: Option<u32>,
     /// A Kafka consumer beside it.
     pub consume: Option<consume::Options>,
+    /// MQTT subscribers beside it.
+    pub subscribers: u32,
     /// One thread on each; none: the calling thread, as it is.
     pub cores: Vec<usize>,
     /// A line a second on stderr.
@@ -120,7 +137,7 @@ impl Plan {
         Some(match self.scenario {
             Scenario::Burst => even.with_bursts(),
             Scenario::Skew => even.with_skew(),
-            Scenario::FanIn | Scenario::Idle | Scenario::ConnectStorm => even,
+            _ => even,
         })
     }
 
@@ -132,6 +149,24 @@ impl Plan {
     /// The keep-alive of its CONNECTs.
     pub fn keep_alive_s(&self) -> u16 {
         if self.scenario == Scenario::Idle { KEEP_ALIVE_S } else { 0 }
+    }
+
+    /// Whether payloads carry their origin for somebody who reads along.
+    pub fn is_read(&self) -> bool {
+        self.consume.is_some() || self.subscribers > 0
+    }
+
+    /// What a subscriber subscribes to.
+    pub fn filter(&self, subscriber: u32) -> String {
+        match self.scenario {
+            Scenario::OneToOne => self.topic.replace("{client}", &self.client_id(subscriber)),
+            // A wildcard stands for a whole level.
+            _ => {
+                let levels = self.topic.split('/');
+                let levels = levels.map(|one| if one.contains("{client}") { "+" } else { one });
+                levels.collect::<Vec<_>>().join("/")
+            }
+        }
     }
 
     /// The client id of a connection.
@@ -148,7 +183,8 @@ mod tests {
     fn scenarios_by_name() {
         assert_eq!("burst".parse(), Ok(Scenario::Burst));
         let refused = |text: &str| text.parse::<Scenario>().unwrap_err();
-        assert!(refused("fan-out").contains("subscribers"));
+        assert_eq!("1:1".parse(), Ok(Scenario::OneToOne));
+        assert!(refused("fan").contains("fan-out"));
         assert!(refused("storm").contains("connect-storm"));
     }
 

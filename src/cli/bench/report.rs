@@ -15,7 +15,7 @@ use super::plan::{LoopKind, Plan, Scenario};
 use super::process::{Usage, cpu_ns_between, share_of_cpus};
 use super::runs::Outcome;
 use super::schedule::fell_behind;
-use super::verdict::AgainstFloor;
+use super::verdict::{AgainstFloor, Needs, write_floor};
 
 /// One run.
 #[derive(Debug, Clone, Serialize)]
@@ -58,8 +58,14 @@ pub struct Report {
     pub process: Option<ProcessReport>,
     /// Where a consumer read along.
     pub consumer: Option<ConsumerReport>,
+    /// Where MQTT subscribers were beside it.
+    pub subscriber: Option<SubscriberReport>,
+    /// Who read slowly, in that scenario.
+    pub slow: Option<SlowReport>,
     /// Where the floor was measured right before.
     pub floor: Option<AgainstFloor>,
+    /// What to know before the figures are believed.
+    pub warnings: Vec<String>,
 }
 
 /// What only the open loop has.
@@ -80,12 +86,64 @@ pub struct OpenLoop {
 /// From a message's send (closed loop) or intended send (open loop) to a Kafka consumer.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConsumerReport {
-    pub client: &'static str,
+    pub client: String,
     pub latency: Percentiles,
     /// (quantile, microseconds), for a plot.
     pub latency_curve: Vec<(f64, f64)>,
     /// Open loop: messages meant for the measured time that it has not seen, at the least.
     pub unread: Option<u64>,
+}
+
+/// From a message's send (closed loop) or intended send (open loop) to its receipt by MQTT
+/// subscribers.
+#[derive(Debug, Clone, Serialize)]
+pub struct SubscriberReport {
+    pub subscribers: u32,
+    pub messages_per_s: f64,
+    pub latency: Percentiles,
+    /// (quantile, microseconds), for a plot.
+    pub latency_curve: Vec<(f64, f64)>,
+    /// Open loop: messages for all subscribers together, meant for the measured time and never
+    /// received.
+    pub unreceived: Option<u64>,
+    /// Subscribers whose connection broke.
+    pub lost: u32,
+}
+
+/// A reader that takes 4 KiB and rests for 100 ms, over and over, all the while.
+#[derive(Debug, Clone, Serialize)]
+pub struct SlowReport {
+    pub client: &'static str,
+    pub messages: u64,
+    pub closed_by_broker: bool,
+}
+
+impl SlowReport {
+    /// Of a Kafka consumer.
+    pub fn of_consumer(messages: u64) -> Self {
+        Self { client: "Kafka consumer", messages, closed_by_broker: false }
+    }
+
+    /// Of an MQTT subscriber that has seen nothing yet.
+    pub fn of_subscriber() -> Self {
+        Self { client: "MQTT subscriber", messages: 0, closed_by_broker: false }
+    }
+}
+
+impl SubscriberReport {
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.lost > 0 {
+            warnings.push(format!("{} of {} subscribers broke", self.lost, self.subscribers));
+        }
+        if let Some(count @ 1..) = self.unreceived {
+            warnings.push(format!(
+                "subscribers have not received {count} messages: the broker dropped them, or was \
+                 too slow to be waited for"
+            ));
+        }
+        warnings
+    }
 }
 
 /// The process under test.
@@ -192,18 +250,33 @@ impl Report {
             steal_ms: 0.0,
             process: None,
             consumer: None,
+            subscriber: None,
+            slow: None,
             floor: None,
+            warnings: Vec::new(),
         }
     }
 
     /// With what a consumer has read of it.
-    pub fn consumed(&mut self, latencies: &Histogram<u64>) {
+    pub fn consumed(&mut self, client: String, latencies: &Histogram<u64>) {
         let intended = self.open_loop.as_ref().map(|open| open.intended);
         self.consumer = Some(ConsumerReport {
-            client: "own Fetch client, not librdkafka",
+            client,
             latency: Percentiles::of(latencies),
             latency_curve: hgrm::curve(latencies),
             unread: intended.map(|intended| intended.saturating_sub(latencies.len())),
+        });
+    }
+
+    fn received(&mut self, plan: &Plan, received: &Measurement, lost: u32) {
+        let open = self.open_loop.is_some();
+        self.subscriber = Some(SubscriberReport {
+            subscribers: plan.subscribers,
+            messages_per_s: received.arrived as f64 / self.duration_s.max(1e-9),
+            latency: Percentiles::of(received.latency()),
+            latency_curve: hgrm::curve(received.latency()),
+            unreceived: open.then(|| received.intended.saturating_sub(received.answered)),
+            lost,
         });
     }
 
@@ -214,17 +287,19 @@ impl Report {
         let idle = parts.iter().map(|part| part.idle_ns as f64 / part.wall_ns.max(1) as f64);
         let idle_share = idle.fold(1.0, f64::min);
         let lost = parts.iter().map(|part| part.connections_lost).sum();
+        let subscribers_lost = parts.iter().map(|part| part.subscribers_lost).sum();
         let receive_max = parts.iter().filter_map(|part| part.receive_max).min();
         let steal_ns = parts.iter().map(|part| part.steal_ns).max().unwrap_or(0);
         let mut parts = parts.into_iter();
-        let (mut measurement, usage) = match parts.next() {
-            Some(part) => (part.measurement, part.usage),
-            None => (Measurement::none(), None),
-        };
-        parts.for_each(|part| measurement.add(&part.measurement));
+        let Part { mut measurement, usage, mut received, .. } = parts.next().unwrap_or_default();
+        for part in parts {
+            measurement.add(&part.measurement);
+            received.as_mut().zip(part.received).into_iter().for_each(|(all, more)| all.add(&more));
+        }
         let arrived = measurement.arrived;
         let mut report = Self::new(plan, &measurement, wall_ns as f64 / 1e9);
         report.connections_lost = lost;
+        received.iter().for_each(|received| report.received(plan, received, subscribers_lost));
         report.receive_max = receive_max;
         report.generator_idle_share = idle_share;
         report.acknowledgements_per_enter = arrived as f64 / enters.max(1) as f64;
@@ -236,25 +311,17 @@ impl Report {
         report
     }
 
-    /// Next to a floor that was measured right before.
+    /// Next to a floor that was measured right before, and with what to know about it all.
     pub fn against(mut self, floor: Option<Floor>) -> Self {
-        let steal = share_of_cpus((self.steal_ms * 1e6) as u64, (self.duration_s * 1e9) as u64);
-        self.floor = floor.map(|floor| AgainstFloor::new(floor, &self.latency, steal));
+        let pings = self.qos == 0 || self.scenario == Scenario::Idle.name();
+        let needs = if pings { Needs::RoundTrip } else { Needs::WriteAndFlush };
+        let steal = steal_share(self.steal_ms, self.duration_s);
+        self.floor = floor.map(|floor| AgainstFloor::new(floor, needs, &self.latency, steal));
+        self.warnings = self.found();
         self
     }
-}
 
-impl Outcome for Report {
-    fn latencies(&self) -> &Histogram<u64> {
-        &self.latencies
-    }
-
-    fn is_whole(&self) -> bool {
-        let unacknowledged = self.open_loop.as_ref().map_or(0, |open| open.unacknowledged);
-        self.connections_lost == 0 && self.refused == 0 && unacknowledged == 0
-    }
-
-    fn warnings(&self) -> Vec<String> {
+    fn found(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.connections_lost > 0 {
             warnings.push(format!(
@@ -291,9 +358,30 @@ impl Outcome for Report {
         if unread > 0 {
             warnings.push(format!("the consumer has not seen {unread} messages"));
         }
-        let noise = self.floor.as_ref().map(|floor| &floor.noise);
-        warnings.extend(noise.filter(|noise| noise.too_noisy).map(ToString::to_string));
+        if let Some(subscriber) = &self.subscriber {
+            warnings.extend(subscriber.warnings());
+        }
+        warnings.extend(too_noisy(self.floor.as_ref()));
         warnings
+    }
+}
+
+impl Outcome for Report {
+    fn latencies(&self) -> &Histogram<u64> {
+        &self.latencies
+    }
+
+    fn is_whole(&self) -> bool {
+        let unacknowledged = self.open_loop.as_ref().map_or(0, |open| open.unacknowledged);
+        let received = |it: &SubscriberReport| it.lost == 0 && it.unreceived.unwrap_or(0) == 0;
+        self.connections_lost == 0
+            && self.refused == 0
+            && unacknowledged == 0
+            && self.subscriber.as_ref().is_none_or(received)
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }
 
@@ -320,7 +408,23 @@ impl fmt::Display for Report {
         writeln!(f, "acknowledged   {:.0}/s", self.acknowledgements_per_s)?;
         writeln!(f, "latency        {}", self.latency)?;
         if let Some(consumer) = &self.consumer {
-            writeln!(f, "to a consumer  {}", consumer.latency)?;
+            writeln!(f, "to a consumer  {} ({})", consumer.latency, consumer.client)?;
+        }
+        if let Some(subscriber) = &self.subscriber {
+            writeln!(f, "to subscribers {}", subscriber.latency)?;
+            writeln!(
+                f,
+                "received       {:.0}/s by {} subscribers",
+                subscriber.messages_per_s, subscriber.subscribers
+            )?;
+        }
+        if let Some(slow) = &self.slow {
+            let closed = if slow.closed_by_broker { ", until the broker closed it" } else { "" };
+            writeln!(
+                f,
+                "slow reader    took {} messages ({}){closed}",
+                slow.messages, slow.client
+            )?;
         }
         if let Some(open) = &self.open_loop {
             writeln!(f, "generator lag  {}", open.lag)?;
@@ -334,112 +438,25 @@ impl fmt::Display for Report {
         if let Some(process) = &self.process {
             writeln!(f, "process        {process}")?;
         }
-        if let Some(floor) = &self.floor {
-            write!(f, "{floor}")?;
-        }
-        self.warnings().iter().try_for_each(|warning| writeln!(f, "WARNING: {warning}"))
+        write_floor(f, self.floor.as_ref())?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "WARNING: {warning}"))
     }
 }
 
-/// What a storm of connects has shown.
-#[derive(Debug, Clone, Serialize)]
-pub struct StormReport {
-    pub address: String,
-    pub mqtt_version: String,
-    pub scenario: &'static str,
-    pub connections: u32,
-    /// Connects begun each second, where a rate was asked for.
-    pub rate_per_s: Option<u64>,
-    /// From the first connect to the last CONNACK.
-    pub duration_s: f64,
-    pub connects_per_s: f64,
-    /// From the beginning of TCP's connect, or with a rate from its intended time, to the CONNACK.
-    pub latency: Percentiles,
-    /// (quantile, microseconds), for a plot.
-    pub latency_curve: Vec<(f64, f64)>,
-    #[serde(skip)]
-    pub latencies: Histogram<u64>,
-    /// TCP's connect alone.
-    pub tcp: Percentiles,
-    pub steal_ms: f64,
-    /// Per message means per connect here.
-    pub process: Option<ProcessReport>,
+/// Of all CPUs' time.
+pub fn steal_share(steal_ms: f64, duration_s: f64) -> f64 {
+    share_of_cpus((steal_ms * 1e6) as u64, (duration_s * 1e9) as u64)
 }
 
-/// The times of a storm.
-#[derive(Debug)]
-pub struct StormTimes {
-    pub duration_ns: u64,
-    pub steal_ns: u64,
-    pub histogram: Histogram<u64>,
-    pub tcp: Percentiles,
+/// What a floor says of the machine, where that is bad.
+pub fn too_noisy(floor: Option<&AgainstFloor>) -> Option<String> {
+    floor.map(|floor| &floor.noise).filter(|noise| noise.too_noisy).map(ToString::to_string)
 }
 
-impl StormReport {
-    /// `usage`: of the process under test, before and after.
-    pub fn new(plan: &Plan, times: &StormTimes, usage: Option<&(Usage, Usage)>) -> Self {
-        let rate_per_s = match plan.loop_kind {
-            LoopKind::Open { rate_per_s, .. } => Some(rate_per_s),
-            LoopKind::Closed { .. } => None,
-        };
-        let process = usage.map(|(before, after)| {
-            let cpu_ns = cpu_ns_between(before, after);
-            let connects = u64::from(plan.connections);
-            ProcessReport::new(cpu_ns, times.duration_ns, connects, after)
-                .grown_from(before.rss_bytes, plan)
-        });
-        let duration_s = times.duration_ns as f64 / 1e9;
-        Self {
-            address: plan.address.to_string(),
-            mqtt_version: plan.version.to_string(),
-            scenario: plan.scenario.name(),
-            connections: plan.connections,
-            rate_per_s,
-            duration_s,
-            connects_per_s: f64::from(plan.connections) / duration_s.max(1e-9),
-            latency: Percentiles::of(&times.histogram),
-            latency_curve: hgrm::curve(&times.histogram),
-            latencies: times.histogram.clone(),
-            tcp: times.tcp,
-            steal_ms: times.steal_ns as f64 / 1e6,
-            process,
-        }
-    }
-}
-
-impl Outcome for StormReport {
-    fn latencies(&self) -> &Histogram<u64> {
-        &self.latencies
-    }
-
-    /// A storm that is not whole has no report.
-    fn is_whole(&self) -> bool {
-        true
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        stolen(self.steal_ms, self.duration_s).into_iter().collect()
-    }
-}
-
-fn stolen(steal_ms: f64, duration_s: f64) -> Option<String> {
+/// Told where it was more than a hundredth.
+pub fn stolen(steal_ms: f64, duration_s: f64) -> Option<String> {
     (steal_ms > 1e3 * duration_s * 0.01)
         .then(|| format!("the host took {steal_ms:.0} ms of CPU time away"))
-}
-
-impl fmt::Display for StormReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, MQTT {}, {}, ", self.address, self.mqtt_version, self.scenario)?;
-        writeln!(f, "{} connections in {:.2} s", self.connections, self.duration_s)?;
-        let asked = self.rate_per_s.map_or(String::new(), |rate| format!(" (asked for {rate}/s)"));
-        writeln!(f, "accepted       {:.0}/s{asked}", self.connects_per_s)?;
-        writeln!(f, "CONNACK        {}", self.latency)?;
-        writeln!(f, "TCP connect    {}", self.tcp)?;
-        if let Some(process) = &self.process {
-            writeln!(f, "process        {process}")?;
-        }
-        self.warnings().iter().try_for_each(|warning| writeln!(f, "WARNING: {warning}"))
-    }
 }
 
 impl fmt::Display for Percentiles {

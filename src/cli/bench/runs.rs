@@ -19,7 +19,7 @@ pub trait Outcome: Serialize + fmt::Display {
     /// All latencies, in nanoseconds.
     fn latencies(&self) -> &Histogram<u64>;
     /// What to know before its figures are believed.
-    fn warnings(&self) -> Vec<String>;
+    fn warnings(&self) -> &[String];
     /// Nothing was lost, refused or left unanswered.
     fn is_whole(&self) -> bool;
 }
@@ -43,7 +43,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    /// `None` of nothing.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
@@ -74,7 +75,8 @@ impl<R: Serialize> Runs<R> {
     }
 }
 
-fn collect(value: &Value, path: &str, figures: &mut BTreeMap<String, Vec<f64>>) {
+/// Every number of a report, by its path.
+pub fn collect(value: &Value, path: &str, figures: &mut BTreeMap<String, Vec<f64>>) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {

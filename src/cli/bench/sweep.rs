@@ -114,22 +114,34 @@ impl fmt::Display for Sweep {
         writeln!(f, "{}", self.saturation)?;
         writeln!(
             f,
-            "{:>6}{:>12}{:>14}{:>12}{:>12}{:>12}{:>12}{:>10}",
-            "", "intended/s", "acknowledged/s", "p50 µs", "p99 µs", "p99.9 µs", "max µs", "CPU ns"
+            "{:>6}{:>12}{:>14}{:>12}{:>12}{:>12}{:>12}{:>10}{:>18}",
+            "",
+            "intended/s",
+            "acknowledged/s",
+            "p50 µs",
+            "p99 µs",
+            "p99.9 µs",
+            "max µs",
+            "CPU ns",
+            "× floor p50, p99.9"
         )?;
         for Step { percent, report } in &self.steps {
             let latency = &report.latency;
-            let cpu = report.process.as_ref().map_or(f64::NAN, |p| p.cpu_ns_per_message);
+            let cpu = report.process.as_ref().map(|p| format!("{:.0}", p.cpu_ns_per_message));
+            let floor = report.floor.as_ref();
+            let floor = floor.map(|f| format!("{:.2} {:.2}", f.ratio_p50, f.ratio_p999));
+            let none = || "-".to_owned();
             writeln!(
                 f,
-                "{percent:>5.0}%{:>12}{:>14.0}{:>12.1}{:>12.1}{:>12.1}{:>12.1}{:>10}",
+                "{percent:>5.0}%{:>12}{:>14.0}{:>12.1}{:>12.1}{:>12.1}{:>12.1}{:>10}{:>18}",
                 report.open_loop.as_ref().map_or(0, |open| open.rate_per_s),
                 report.acknowledgements_per_s,
                 latency.p50_us,
                 latency.p99_us,
                 latency.p999_us,
                 latency.max_us,
-                if cpu.is_nan() { "-".to_owned() } else { format!("{cpu:.0}") }
+                cpu.unwrap_or_else(none),
+                floor.unwrap_or_else(none)
             )?;
             for warning in report.warnings() {
                 writeln!(f, "       WARNING: {warning}")?;

@@ -10,11 +10,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Instant, SystemTime};
 
-use super::consume::Consumers;
 use super::load::{Load, Part};
-use super::plan::Plan;
-use super::report::Report;
-use super::{BenchError, pin, process};
+use super::plan::{Plan, Scenario};
+use super::report::{Report, SlowReport};
+use super::subscribe::Slow;
+use super::{BenchError, consume, pin, process};
 
 /// Which connections are a thread's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,14 +93,30 @@ pub fn run(plan: &Plan) -> Result<Report, BenchError> {
         .map(|pid| process::usage(pid).map_err(|error| BenchError::Process(pid, error)));
     let rss_before_bytes = usage.transpose()?.map_or(0, |usage| usage.rss_bytes);
     let start = Start::new(plan.threads());
-    let tag = plan.consume.as_ref().map(|_| tag());
-    let consumers = plan.consume.as_ref().zip(tag).map(|(options, tag)| {
-        Consumers::start(options, tag, &start.moment).map_err(BenchError::Consumer)
-    });
-    let consumers = consumers.transpose()?;
+    let tag = plan.is_read().then(tag);
+    let consume = |slow: bool| {
+        let options = plan.consume.clone().zip(tag);
+        let started = options.map(|(options, tag)| {
+            consume::start(&consume::Options { slow, ..options }, tag, &start.moment)
+        });
+        started.transpose().map_err(BenchError::Consumer)
+    };
+    let slowly = plan.scenario == Scenario::SlowConsumer;
+    let (consumer, slow_consumer) = (consume(false)?, if slowly { consume(true)? } else { None });
+    let slow_subscriber =
+        (slowly && plan.subscribers > 0).then(|| Slow::start(plan)).transpose()?;
     let mut report = Report::of_parts(plan, parts(plan, tag, &start)?, rss_before_bytes);
-    if let Some(consumers) = consumers {
-        report.consumed(&consumers.finish().map_err(BenchError::Consumer)?);
+    if let Some(slow) = slow_subscriber {
+        report.slow = Some(slow.finish());
+    }
+    if let Some(slow) = slow_consumer {
+        let read = slow.finish().map_err(BenchError::Consumer)?;
+        report.slow = Some(SlowReport::of_consumer(read.records));
+    }
+    if let Some(consumer) = consumer {
+        let client = consumer.client();
+        let read = consumer.finish().map_err(BenchError::Consumer)?;
+        report.consumed(client, &read.latencies);
     }
     Ok(report)
 }
@@ -156,6 +172,7 @@ fn join(thread: ScopedJoinHandle<'_, Result<Part, BenchError>>) -> Result<Part, 
 
 fn part(plan: &Plan, share: Share, tag: Option<u64>, start: &Start) -> Result<Part, BenchError> {
     let mut load = Load::new(plan, share, tag)?;
+    load.subscribe()?;
     load.connect()?;
     load.measure(start.wait().ok_or(BenchError::GaveUp)?)
 }

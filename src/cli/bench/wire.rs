@@ -1,8 +1,8 @@
-//! As much of MQTT 3.1.1 and 5 as a publisher and a null sink need, written apart from the
-//! engine's codec so that the two check each other.
+//! As much of MQTT 3.1.1 and 5 as publishers, subscribers and a null sink need, written apart from
+//! the engine's codec so that the two check each other.
 //!
 //! In: what to say, or bytes as they arrive. Out: packets. Plain functions, no I/O. Absent: every
-//! packet that publishing with QoS 0 and 1 does not need.
+//! packet that QoS 0 and 1 do not need.
 
 use std::fmt;
 
@@ -50,6 +50,8 @@ pub mod packet {
     /// Type only: the flags say DUP, QoS and RETAIN.
     pub const PUBLISH: u8 = 0x30;
     pub const PUBACK: u8 = 0x40;
+    pub const SUBSCRIBE: u8 = 0x82;
+    pub const SUBACK: u8 = 0x90;
     pub const PINGREQ: u8 = 0xC0;
     pub const PINGRESP: u8 = 0xD0;
     pub const DISCONNECT: u8 = 0xE0;
@@ -143,6 +145,54 @@ pub fn connect_reply(version: Version, body: &[u8]) -> Result<ConnectReply, Malf
         }
     }
     Ok(ConnectReply { code, receive_max })
+}
+
+/// The packet identifier of the one SUBSCRIBE that a subscriber sends.
+const SUBSCRIBE_ID: u16 = 1;
+
+/// SUBSCRIBE to one filter.
+pub fn subscribe(version: Version, filter: &str, qos: u8) -> Vec<u8> {
+    let mut body = Vec::with_capacity(6 + filter.len());
+    body.extend_from_slice(&SUBSCRIBE_ID.to_be_bytes());
+    if version == Version::V5 {
+        body.push(0); // no properties
+    }
+    push_string(&mut body, filter);
+    body.push(qos);
+    with_header(packet::SUBSCRIBE, &body, 0)
+}
+
+/// What a SUBACK's body says of its one filter: the QoS granted, or from 0x80 on why not.
+pub fn subscribe_reply(version: Version, body: &[u8]) -> Result<u8, Malformed> {
+    let rest = body.get(2..).ok_or(Malformed)?;
+    after_properties(version, rest)?.first().copied().ok_or(Malformed)
+}
+
+/// A PUBLISH as a subscriber sees it: its packet identifier, which QoS 0 has none of, and its
+/// payload.
+#[inline]
+pub fn publication(
+    version: Version,
+    first: u8,
+    body: &[u8],
+) -> Result<(Option<[u8; 2]>, &[u8]), Malformed> {
+    let topic_bytes = body.first_chunk().ok_or(Malformed)?;
+    let rest = body.get(2 + usize::from(u16::from_be_bytes(*topic_bytes))..).ok_or(Malformed)?;
+    let (packet_id, rest) = match first & 0x06 {
+        0 => (None, rest),
+        _ => rest.split_first_chunk().map(|(id, rest)| (Some(*id), rest)).ok_or(Malformed)?,
+    };
+    Ok((packet_id, after_properties(version, rest)?))
+}
+
+/// What follows the properties, of which only MQTT 5 has any.
+#[inline]
+fn after_properties(version: Version, bytes: &[u8]) -> Result<&[u8], Malformed> {
+    if version == Version::V311 {
+        return Ok(bytes);
+    }
+    let (len, used) = variable_integer(bytes)?.ok_or(Malformed)?;
+    bytes.get(used + len..).ok_or(Malformed)
 }
 
 /// Bytes of a CONNACK property after its identifier (MQTT 5 section 2.2.2.2).
@@ -332,6 +382,31 @@ mod tests {
     fn lengths_beyond_four_bytes_are_malformed() {
         let fed = Reassembly::default().feed(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 1], |_, _| Ok(()));
         assert_eq!(fed, Err(Malformed));
+    }
+
+    #[test]
+    fn subscriptions() {
+        let golden = *b"\x82\x08\x00\x01\x00\x03a/+\x01";
+        assert_eq!(subscribe(Version::V311, "a/+", 1), golden);
+        assert_eq!(subscribe(Version::V5, "a/+", 0), *b"\x82\x09\x00\x01\x00\x00\x03a/+\x00");
+        assert_eq!(subscribe_reply(Version::V311, &[0, 1, 0x80]), Ok(0x80));
+        assert_eq!(subscribe_reply(Version::V5, &[0, 1, 2, 9, 9, 0x83]), Ok(0x83));
+        assert_eq!(subscribe_reply(Version::V5, &[0, 1, 2, 9]), Err(Malformed));
+    }
+
+    #[test]
+    fn publications() {
+        fn check(version: Version, first: u8, body: &[u8], expected: Option<(Option<u8>, &[u8])>) {
+            let found = publication(version, first, body).ok();
+            assert_eq!(found.map(|(id, payload)| (id.map(|id| id[1]), payload)), expected);
+        }
+        check(Version::V311, 0x32, b"\x00\x01t\x00\x07pay", Some((Some(7), b"pay")));
+        check(Version::V311, 0x30, b"\x00\x01tpay", Some((None, b"pay")));
+        check(Version::V5, 0x32, b"\x00\x01t\x00\x07\x02..pay", Some((Some(7), b"pay")));
+        check(Version::V5, 0x30, b"\x00\x01t\x00", Some((None, b"")));
+        check(Version::V5, 0x30, b"\x00\x01t", None);
+        check(Version::V311, 0x32, b"\x00\x01t\x00", None);
+        check(Version::V311, 0x30, b"\x00\x09t", None);
     }
 
     #[test]
