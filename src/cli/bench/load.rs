@@ -146,16 +146,16 @@ impl<'a> Load<'a> {
         if self.due.is_none() {
             (0..self.connections.len() as u32).for_each(|index| self.list(index));
         }
-        self.turn_until(self.plan.warmup.as_nanos() as u64)?;
+        // The same for every thread, and known before anything is due: what a thread's subscribers
+        // wait for is what the other threads send.
+        let start_ns = self.plan.warmup.as_nanos() as u64;
+        let end_ns = start_ns + self.plan.duration.as_nanos() as u64;
+        self.counts().for_each(|counts| counts.open(start_ns, end_ns));
+        self.turn_until(start_ns)?;
 
         let (before, steal_before) = (self.process_usage()?, process::steal_ns());
         let (enters, idle_ns) = (self.enters, self.idle_ns);
-        let start_ns = self.now_ns();
-        let end_ns = start_ns + self.plan.duration.as_nanos() as u64;
-        self.measurement.open(start_ns, end_ns);
-        if let Some(subscribers) = &mut self.subscribers {
-            subscribers.received.open(start_ns, end_ns);
-        }
+        self.counts().for_each(Measurement::begin);
         self.turn_until(end_ns)?;
         let ended_ns = self.now_ns();
         let (after, steal_after) = (self.process_usage()?, process::steal_ns());
@@ -164,8 +164,7 @@ impl<'a> Load<'a> {
         if self.due.is_some() {
             self.drain(end_ns, ended_ns + self.plan.drain.as_nanos() as u64)?;
         } else {
-            self.measurement.close(ended_ns);
-            self.subscribers.iter_mut().for_each(|all| all.received.close(ended_ns));
+            self.counts().for_each(|counts| counts.close(ended_ns));
         }
         let mut part = self.part();
         part.wall_ns = ended_ns - start_ns;
@@ -174,6 +173,12 @@ impl<'a> Load<'a> {
         part.steal_ns = steal_after - steal_before;
         part.usage = before.zip(after);
         Ok(part)
+    }
+
+    /// What is counted: acknowledgements, and what subscribers receive.
+    fn counts(&mut self) -> impl Iterator<Item = &mut Measurement> {
+        let received = self.subscribers.as_mut().map(|all| &mut all.received);
+        std::iter::once(&mut self.measurement).chain(received)
     }
 
     /// What was counted, with what is still without an acknowledgement.

@@ -37,6 +37,7 @@ pub struct Measurement {
     count_by: CountBy,
     start_ns: u64,
     end_ns: u64,
+    begun: bool,
     latency: Histogram<u64>,
     lag: Histogram<u64>,
     /// Of what came since the last second was over, coarse so that its end costs little.
@@ -62,6 +63,7 @@ impl Measurement {
             count_by,
             start_ns: u64::MAX,
             end_ns: u64::MAX,
+            begun: false,
             latency: histogram(),
             lag: histogram(),
             second: of_precision(2),
@@ -98,10 +100,15 @@ impl Measurement {
         self.unacknowledged += other.unacknowledged;
     }
 
-    /// The window begins.
+    /// When the window is; told before it begins.
     pub fn open(&mut self, start_ns: u64, end_ns: u64) {
         self.start_ns = start_ns;
         self.end_ns = end_ns;
+    }
+
+    /// The window begins: seconds are kept from now on.
+    pub fn begin(&mut self) {
+        self.begun = true;
         self.second.reset();
     }
 
@@ -171,7 +178,7 @@ impl Measurement {
             p99_us: p.p99_us,
             max_us: p.max_us,
         };
-        if now_ns > self.start_ns && self.seconds.len() < self.seconds.capacity() {
+        if self.begun && self.seconds.len() < self.seconds.capacity() {
             self.seconds.push(second);
         }
         self.second.reset();
@@ -302,6 +309,7 @@ mod tests {
         assert_eq!(it.second_over(2_000).acknowledgements, 1);
         it.acknowledged(2_000, 2_500);
         it.open(3_000, 2_000_003_000);
+        it.begin();
         it.acknowledged(3_000, 5_000);
         // Two digits.
         assert!((it.second_over(1_000_003_000).max_us - 2.0).abs() < 0.02);
