@@ -71,7 +71,12 @@ fn write(path: &Path, text: &str) -> Result<(), BenchError> {
 fn names(paths: &[PathBuf]) -> Vec<String> {
     let folder = |path: &PathBuf| path.parent().unwrap_or(Path::new("")).to_owned();
     let mut common = paths.first().map(folder).unwrap_or_default();
-    while !paths.iter().all(|path| path.starts_with(&common)) && common.pop() {}
+    while !paths.iter().all(|path| path.starts_with(&common)) {
+        if !common.pop() {
+            // The root, which a relative path does not have.
+            common = PathBuf::new();
+        }
+    }
     let name = |path: &PathBuf| {
         let name = path.with_extension("");
         name.strip_prefix(&common).unwrap_or(&name).to_string_lossy().into_owned()
