@@ -5,6 +5,7 @@
 //! for the process id that whoever holds the lock writes into its file, by no command but `repair
 //! --in-place`. A reader that has enough, as `head` has, ends it quietly.
 
+mod beside;
 mod dump;
 mod examined;
 mod export;

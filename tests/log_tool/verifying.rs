@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tidegate::log::starts;
+use tidegate::record::Offset;
 
 use crate::data::{BLOCK, contents, flip, index, log, segment, written, written_by};
 
@@ -149,6 +151,40 @@ fn an_index_that_says_something_else_is_named() {
     // Where there is none there is nothing wrong.
     let (code, ..) = report(|dir| fs::remove_file(index(dir, 1, 0, 0)).unwrap());
     assert_eq!(code, 0);
+}
+
+#[test]
+fn the_small_files_of_the_last_generation_are_named() {
+    let (starts, copy) = ("g000002/s0000/starts", "g000002/manifest.json");
+    let let_go = |dir: &Path| {
+        let rows = [(0, 0, Offset(0)), (0, 1, Offset(0))];
+        fs::write(dir.join(starts), starts::encode(rows.into_iter())).unwrap();
+    };
+    let (code, ..) = report(let_go);
+    assert_eq!(code, 0);
+    let harmed = |dir: &Path| {
+        let_go(dir);
+        flip(&dir.join(starts), 20);
+    };
+    let what = "it does not hold: what retention let go of since the last start cannot be told";
+    check(harmed, &[(starts, 0, what, &[])]);
+    let what = "it does not hold, or is not the manifest: if manifest.json is lost nothing stands";
+    check(|dir| flip(&dir.join(copy), 100), &[(copy, 0, what, &[])]);
+    let older = |dir: &Path| drop(fs::copy(dir.join("g000001/manifest.json"), dir.join(copy)));
+    check(older, &[(copy, 0, what, &[])]);
+    let what =
+        "the copy of the manifest is missing: if manifest.json is lost nothing stands for it";
+    check(|dir| fs::remove_file(dir.join(copy)).unwrap(), &[(copy, 0, what, &[])]);
+    // Those of older generations mean nothing any more.
+    let (code, ..) = report(|dir| flip(&dir.join("g000001/manifest.json"), 100));
+    assert_eq!(code, 0);
+    let (_scratch, dir) = written();
+    harmed(&dir);
+    flip(&dir.join(copy), 100);
+    let (code, told, err) = log("repair", &dir, &["--in-place"]);
+    assert_eq!(code, 0, "{told}{err}");
+    let (code, told, err) = log("verify", &dir, &[]);
+    assert_eq!(code, 0, "{told}{err}");
 }
 
 /// A frame proves what was written; what was wrong before it was written it cannot.

@@ -11,9 +11,9 @@ use std::{fmt, io, thread};
 
 use serde::Serialize;
 
-use super::Error;
 use super::inventory::Directory;
 use super::progress::Progress;
+use super::{Error, beside};
 use crate::driver::data_dir;
 use crate::driver::disk_files::DiskFiles;
 use crate::driver::read_ahead::{ReadAhead, Unreadable};
@@ -128,6 +128,11 @@ impl Examined {
         faults.extend(finding.indexes_that_disagree());
         let foreign = finding.foreign().map_err(failed)?;
         faults.extend(unknown_segments(&foreign, &keys));
+        faults.extend(beside::faults(&files, manifest).map_err(|cause| Error::Io {
+            what: "reading a file in",
+            path: directory.path.clone(),
+            cause,
+        })?);
         faults.sort_by(|a, b| (&a.file, a.byte).cmp(&(&b.file, b.byte)));
         let Indexes { agree, batches, records, .. } = indexes;
         let indexed = agree;
@@ -243,12 +248,9 @@ impl Finding<'_> {
                 continue;
             }
             let fault = gone.iter().find(|fault| self.may_take(&hole, fault));
-            let mut fault = fault.cloned().unwrap_or_else(|| Fault {
-                file: MANIFEST.to_owned(),
-                byte: 0,
-                fault: "offsets that were given are in no segment".to_owned(),
-                lost: Vec::new(),
-                key: None,
+            let mut fault = fault.cloned().unwrap_or_else(|| {
+                let what = "offsets that were given are in no segment";
+                Fault::of_file(MANIFEST.to_owned(), what.to_owned())
             });
             fault.lost.push(named(self.directory, &hole));
             faults.push(fault);
@@ -320,15 +322,10 @@ impl Finding<'_> {
             self.recovery.recovered.damages.iter().map(|damage| damage.key).collect();
         let sound = self.indexes.disagree.difference(&harmed);
         sound
-            .map(|key| Fault {
-                file: key.index_path(),
-                byte: 0,
-                fault:
-                    "it does not agree with its segment; delete it, and the next start makes it \
-                        anew"
-                        .to_owned(),
-                lost: Vec::new(),
-                key: None,
+            .map(|key| {
+                let what = "it does not agree with its segment; delete it, and the next start makes \
+                            it anew";
+                Fault::of_file(key.index_path(), what.to_owned())
             })
             .collect()
     }
@@ -357,6 +354,11 @@ fn unknown_segments(foreign: &[SegmentKey], known: &[SegmentKey]) -> impl Iterat
 }
 
 impl Fault {
+    /// One of a whole file that is no segment.
+    pub fn of_file(file: String, fault: String) -> Self {
+        Self { file, byte: 0, fault, lost: Vec::new(), key: None }
+    }
+
     /// One of a segment, without words yet.
     fn at(key: SegmentKey, byte: u64) -> Self {
         Self { file: key.path(), byte, fault: String::new(), lost: Vec::new(), key: Some(key) }

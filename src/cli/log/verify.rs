@@ -18,7 +18,7 @@ use crate::cli::failure::print;
 /// Read everything and name what is damaged
 ///
 /// Checks every frame, every record batch with its records, the order of the segments, the offsets
-/// of every partition, and the index files. Takes the time that the disk takes to read it all.
+/// of every partition, the index files, the log starts and the copy of the manifest. Takes the time that the disk takes to read it all.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The data directory
