@@ -55,6 +55,24 @@ pub enum Mutation {
     OneIdentity,
     /// Segments are deleted before the log start that allows it is durable.
     StartsNotAwaited,
+    /// Segments of a chain are deleted out of their order.
+    DeletedOutOfOrder,
+    /// What frames behind it show to have been durable is cut as a torn tail.
+    DamageTakenForTail,
+    /// Where a header is lost the first frame says where its file begins, misdirected or not.
+    FirstFrameTrusted,
+    /// The index of a full segment is not kept until its file is there.
+    IndexForgottenEarly,
+    /// Reading ahead brings what is not written yet into the cache.
+    ReadAheadOfEnd,
+    /// A moved segment gets its name before its contents are durable.
+    MovedUnflushed,
+    /// A moved run accounts for offsets that it does not hold.
+    MovedCutShort,
+    /// Compaction takes an old tombstone and leaves what it deletes.
+    TombstonesGoneAlone,
+    /// Compaction takes tombstones before their time.
+    TombstonesGoneEarly,
     /// Room that is promised to other shards is used.
     RoomPromisedTwice,
     /// A later acknowledgement leaves before an earlier one.

@@ -145,9 +145,12 @@ impl Log {
         self.active.previous_identity = self.active.identity;
         self.active.identity = segment::identity(self.active.seed, key);
         self.active.base_position += options.segment_bytes;
-        self.active.key = key;
+        let full = std::mem::replace(&mut self.active.key, key);
         self.active.at = 0;
         self.active.written = 0;
+        if mutated!(IndexForgottenEarly) {
+            self.on_index_written(full);
+        }
     }
 
     /// Keeps `segments_ahead` segments ready, one made at a time.

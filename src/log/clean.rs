@@ -235,6 +235,9 @@ impl<'a> Cleaner<'a> {
         if parts.len() > 1 {
             places.sort_by_key(|place: &Place| place.entry.position);
         }
+        if mutated!(MovedCutShort) {
+            places.pop();
+        }
         let bytes = parts.iter().map(Part::bytes).sum();
         if self.output.as_ref().is_some_and(|output| !output.has_room(bytes)) {
             self.finish_output()?;

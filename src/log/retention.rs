@@ -219,7 +219,8 @@ impl Log {
             if key.generation != options.generation {
                 return true;
             }
-            let needed = held.count > 0 || (!key.moved && (blocked || *key >= kept));
+            let in_order = blocked && !mutated!(DeletedOutOfOrder);
+            let needed = held.count > 0 || (!key.moved && (in_order || *key >= kept));
             blocked |= needed && !key.moved;
             if !needed {
                 requests.push(Request::Delete(*key));
@@ -229,7 +230,8 @@ impl Log {
         let mut held_back = Vec::new();
         inherited.retain(|key| {
             let log = (key.generation, key.log);
-            let needed = needs.is_needed(*key) || (!key.moved && held_back.contains(&log));
+            let in_order = !mutated!(DeletedOutOfOrder) && !key.moved;
+            let needed = needs.is_needed(*key) || (in_order && held_back.contains(&log));
             if !needed {
                 requests.push(Request::Delete(*key));
             } else if !key.moved {

@@ -291,6 +291,7 @@ impl LogScan {
                 end.end = at as u64;
             } else if let Some(next) = next_in_place(place, file, at)
                 && (followed || proves_durable(place, file, at, place.base_position + at as u64))
+                && !mutated!(DamageTakenForTail)
             {
                 self.harm(place.key, at as u64, NO_FRAME);
                 (at, crc) = (next, None);
@@ -599,12 +600,35 @@ mod tests {
         scan.scan_sealed(key, segment::identity(SEED, key), Some(sealed_end), &file);
         let end = scan.finish();
         assert_eq!((ends(&end), next(&end, FLUSHED, 0)), (vec![sealed_end], records));
+        // A header of the second segment, of which every position is a possible one: the others tell.
+        let harm = |rig: &mut Rig| {
+            rig.drop_index(1);
+            let (second, third) = (place_of(rig, 1, 1) as usize, place_of(rig, 1, 2) as usize);
+            rig.segment(1).copy_within(second..third, 0);
+        };
+        check(&harm, (1, 0), &[(4, 5)]);
         // All of it, in the middle of the log.
         let harm = |rig: &mut Rig| {
             rig.drop_index(1);
             rig.segment(1).fill(0);
         };
         check(&harm, (1, 0), &[(4, 8)]);
+    }
+
+    /// A misdirected write of a segment took its own header: the frames behind show that it was begun.
+    #[test]
+    fn a_header_under_a_frame_of_its_own_segment_is_no_torn_beginning() {
+        let mut rig = Rig::new(options());
+        rig.fill_to(1);
+        let last = (0..3).map(|_| rig.put(FLUSHED, 0, b"later")).last().expect("three");
+        let records = next(&rig.sound(), FLUSHED, 0);
+        let at = last.position as usize;
+        rig.segment(1).copy_within(at..at + last.bytes, 0);
+        let end = rig.recover();
+        let damages: Vec<_> = end.damages.iter().map(|d| (d.key.sequence, d.at, d.what)).collect();
+        assert_eq!((damages, end.torn), (vec![(1, 0, NO_HEADER)], None));
+        assert_eq!(next(&end, FLUSHED, 0), records);
+        assert_eq!(lost(end, FLUSHED, 0), []);
     }
 
     /// Nobody knows how many offsets the damaged frame gave: none of them may be given again.

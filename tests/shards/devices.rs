@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::ledger::{self, Ledger, NUMBER_BYTES};
+use crate::ledger::{Ledger, NUMBER_BYTES};
 use crate::packets::{self, Answer, Contents};
+use crate::records;
 use crate::setup::{Place, Setup};
 
 pub struct Device {
@@ -257,7 +258,7 @@ impl Device {
         let number = ledger.next_number();
         let head = packets::publish_head(self.version, &contents, self.packet_id, alias);
         let most = packets::payload_bytes_max(head.len(), setup.packet_bytes_max);
-        let payload = ledger::payload(number, bytes.min(most));
+        let payload = records::payload(number, bytes.min(most));
         let packet = packets::publish(&contents, again, &head, &payload);
         assert!(packet.len() <= setup.packet_bytes_max);
         link.to_server.extend_from_slice(&packet);

@@ -6,10 +6,13 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
+use tidegate::record::Durability;
 use tidegate::record::batch::{BatchHeader, RecordView, for_each_record};
-use tidegate::record::{Durability, PartitionBy};
 
+use crate::commits::{Commits, Number, Sealed};
+use crate::disk::Disk;
 use crate::packets::Contents;
+use crate::records::{check_contents, number_of};
 use crate::setup::{Place, Setup};
 
 /// Payloads from so many bytes on carry their message's number.
@@ -29,7 +32,7 @@ pub enum Loss {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct At {
     offset: u64,
-    commit: Option<(usize, usize)>,
+    commit: Option<Number>,
 }
 
 /// What became of a transmission in one of its places.
@@ -55,31 +58,29 @@ pub struct Message {
     pub acknowledged: bool,
 }
 
-#[derive(Debug, Default)]
-struct Commit {
-    /// In which file; a flush concerns one.
-    segment: u64,
-    written: bool,
-    flushed: bool,
-}
-
 /// What stands at an offset.
 #[derive(Debug, Clone, Copy)]
-struct Record {
-    number: usize,
-    commit: Option<(usize, usize)>,
+pub struct Record {
+    pub number: usize,
+    commit: Option<Number>,
+    /// Age clock when it was sealed.
+    pub age_ms: u64,
     /// Damage took it, and that was said.
     fenced: bool,
+    /// Compaction took it, in a world with harm; in others nothing is known of it any more.
+    pub compacted: bool,
 }
 
 #[derive(Default)]
-struct Log {
+pub struct Log {
     next_offset: u64,
-    records: BTreeMap<u64, Record>,
+    pub records: BTreeMap<u64, Record>,
     /// The first offset that is kept, as its owner last said.
     start: u64,
     /// Readers may have seen what is below.
     shown: u64,
+    /// Of a compacted place: the last offset that each key was given.
+    pub newest: HashMap<String, u64>,
     /// By device and sequence: the message that came first.
     seen: BTreeMap<(usize, u32), usize>,
     /// By link: the last message.
@@ -102,17 +103,19 @@ pub struct Found {
 }
 
 pub struct Ledger {
-    setup: Setup,
-    client_ids: Vec<String>,
+    pub setup: Setup,
+    pub client_ids: Vec<String>,
     pub messages: Vec<Message>,
-    logs: BTreeMap<Place, Log>,
-    commits: Vec<Vec<Commit>>,
+    pub logs: BTreeMap<Place, Log>,
+    commits: Commits,
     scratch: Vec<u8>,
+    /// The age clock.
+    pub age_ms: u64,
     pub acknowledged: usize,
     /// Records that were read and compared.
     pub checked: u64,
-    /// Something durable may have been harmed: what is not readable must be fenced, and what was
-    /// the end of a log when it was harmed cannot be told from a torn tail.
+    /// Something durable may have been harmed: what is not readable must be fenced, but for what
+    /// [`Ledger::may_be_lost`] allows.
     pub harmed: bool,
 }
 
@@ -123,8 +126,9 @@ impl Ledger {
             client_ids,
             messages: Vec::new(),
             logs: BTreeMap::new(),
-            commits: (0..setup.shards).map(|_| Vec::new()).collect(),
+            commits: Commits::new(setup.shards),
             scratch: Vec::new(),
+            age_ms: 0,
             acknowledged: 0,
             checked: 0,
             harmed: false,
@@ -162,16 +166,15 @@ impl Ledger {
     pub fn sealed<'a>(
         &mut self,
         shard: usize,
-        segment: u64,
+        sealed: Sealed,
         batches: impl Iterator<Item = (Place, &'a [u8])>,
     ) {
-        let commit = self.commits[shard].len();
-        self.commits[shard].push(Commit { segment, ..Commit::default() });
+        let commit = Some(self.commits.sealed(shard, sealed));
         for (place, batch) in batches {
             assert_eq!(self.setup.owner(place), shard, "{place:?} is another shard's");
             self.visit(place, batch, |ledger, record| {
                 let offset = record.offset.0;
-                ledger.record(place, At { offset, commit: Some((shard, commit)) }, record);
+                ledger.record(place, At { offset, commit }, record);
             });
         }
     }
@@ -206,6 +209,7 @@ impl Ledger {
 
     fn record(&mut self, place: Place, at: At, record: &RecordView<'_>) {
         let number = self.check_record(place, record);
+        let key = self.compacted_key(place, number).map(str::to_owned);
         let message = &mut self.messages[number];
         let index = message.places.iter().position(|other| *other == place);
         let index = index.unwrap_or_else(|| panic!("message {number} in {place:?}"));
@@ -214,7 +218,12 @@ impl Ledger {
         let log = self.logs.entry(place).or_default();
         assert_eq!(log.next_offset, at.offset, "offsets of {place:?}");
         log.next_offset += 1;
-        log.records.insert(at.offset, Record { number, commit: at.commit, fenced: false });
+        let (commit, age_ms) = (at.commit, self.age_ms);
+        let new = Record { number, commit, age_ms, fenced: false, compacted: false };
+        log.records.insert(at.offset, new);
+        if let Some(key) = key {
+            log.newest.insert(key, at.offset);
+        }
         if let Some(end) = log.promised.remove(&number) {
             assert!(at.offset < end, "message {number} was acknowledged before it arrived");
         }
@@ -235,21 +244,22 @@ impl Ledger {
 
     /// The last commit of a shard is on the device.
     pub fn written(&mut self, shard: usize) {
-        self.commits[shard].last_mut().expect("a commit").written = true;
+        self.commits.written(shard);
     }
 
-    /// The last commit of a shard is flushed, and with it what its file held before.
+    /// The last commit of a shard is flushed.
     pub fn flushed(&mut self, shard: usize) {
-        let segment = self.commits[shard].last().expect("a commit").segment;
-        let of_file = self.commits[shard].iter_mut().rev();
-        of_file.take_while(|commit| commit.segment == segment).for_each(|c| c.flushed = true);
+        self.commits.flushed(shard);
+    }
+
+    /// The process has ended, and left this.
+    pub fn crashed(&mut self, disk: &Disk) {
+        self.commits.look_at(disk);
     }
 
     /// Whether a commit outlives a loss.
-    fn outlives(&self, commit: Option<(usize, usize)>, loss: Loss) -> bool {
-        let Some((shard, commit)) = commit else { return true };
-        let commit = &self.commits[shard][commit];
-        commit.flushed || (commit.written && loss == Loss::Process)
+    fn outlives(&self, commit: Option<Number>, loss: Loss) -> bool {
+        commit.is_none_or(|commit| self.commits.outlives(commit, loss))
     }
 
     /// A device is told that a message is safe. `end_of` says what offset a place gives next.
@@ -292,10 +302,15 @@ impl Ledger {
     }
 
     /// Reads the numbers out of batches that a log gave. Their contents were compared when they were
-    /// sealed; their CRC holds still.
+    /// sealed; their CRC holds still. What compaction made of them is compared again.
     pub fn take_batch(&mut self, place: Place, batch: &[u8], into: &mut Vec<(u64, usize)>) {
-        self.visit(place, batch, |_, record| {
-            into.push((record.offset.0, number_of(record).unwrap_or(usize::MAX)));
+        let again = self.setup.is_compacted(place.stream);
+        self.visit(place, batch, |ledger, record| {
+            let number = match again {
+                true => ledger.check_record(place, record),
+                false => number_of(record).unwrap_or(usize::MAX),
+            };
+            into.push((record.offset.0, number));
         });
         self.checked += BatchHeader::read(batch).map_or(0, |header| u64::from(header.record_count));
     }
@@ -308,7 +323,8 @@ impl Ledger {
         assert_eq!(behind.count(), 0, "{place:?} shows what is not committed: {records:?}");
         let mut read = records.iter().copied().filter(|(offset, _)| *offset >= from);
         for (&offset, record) in log.records.range(from..end.max(from)) {
-            if record.fenced && !records.iter().any(|(there, _)| *there == offset) {
+            let may_miss = record.fenced || self.may_be_compacted(place, log, (offset, record));
+            if may_miss && !records.iter().any(|(there, _)| *there == offset) {
                 continue;
             }
             let there = read.next();
@@ -325,7 +341,7 @@ impl Ledger {
 
     /// Shards begin anew, which may be another number of them.
     pub fn begin(&mut self, setup: &Setup) {
-        self.commits = (0..setup.shards).map(|_| Vec::new()).collect();
+        self.commits = Commits::new(setup.shards);
         self.setup = setup.clone();
     }
 
@@ -335,14 +351,14 @@ impl Ledger {
         let mut log = self.logs.remove(&place).unwrap_or_default();
         let harmed = self.harmed;
         let (start, next) = (found.start, found.next);
+        let last = found.records.last().map(|(offset, _)| *offset);
+        let last_end = last.max(found.fenced.last().copied()).map_or(0, |last| last + 1);
         // Where offsets are reserved nobody can tell those that were given from those that were not.
         let end = match self.setup.streams[place.stream].durability {
             Durability::Fsync => found.committed,
-            Durability::Write | Durability::Memory => {
-                let last = found.records.last().map(|(offset, _)| *offset);
-                last.max(found.fenced.last().copied()).map_or(0, |last| last + 1)
-            }
+            Durability::Write | Durability::Memory => last_end,
         };
+        let compacted = self.check_compacted(place, &log, found);
         let again = "offsets would be given twice";
         assert!(next >= log.shown || harmed, "{place:?} goes on at {next}: {again}");
         let mut there = found.records.iter().copied().peekable();
@@ -352,7 +368,8 @@ impl Ledger {
                 assert_eq!(number, record.number, "what stands in {place:?} at {offset}");
                 true
             }) {
-                log.records.insert(offset, Record { commit: None, fenced: false, ..record });
+                let there = Record { commit: None, fenced: false, compacted: false, ..record };
+                log.records.insert(offset, there);
                 self.stand(place, record.number, Standing::Recorded(At { offset, commit: None }));
                 continue;
             }
@@ -366,20 +383,24 @@ impl Ledger {
                 log.records.insert(offset, Record { commit: None, fenced: true, ..record });
                 continue;
             }
-            let unknown = harmed && offset >= end;
-            let lost = !self.outlives(record.commit, loss) || unknown;
-            let number = record.number;
-            assert!(
-                lost,
-                "message {number} is gone from {place:?} at {offset}, {record:?}, after {loss:?}: it \
-                 began at {}, now {start}..{next}",
-                log.start
-            );
-            self.stand(place, number, Standing::Lost);
-            let key = (self.messages[number].device, self.messages[number].sequence);
-            if log.seen.get(&key) == Some(&number) {
-                log.seen.remove(&key);
+            // A lost end is just that, whatever compaction might have done to it.
+            let may_be_lost = self.may_be_lost(&record, offset >= end, loss);
+            if compacted.contains(&offset) && (offset < last_end || !may_be_lost) {
+                if harmed {
+                    log.records.insert(offset, Record { commit: None, compacted: true, ..record });
+                }
+                let at = At { offset, commit: None };
+                self.stand(place, record.number, Standing::Recorded(at));
+                continue;
             }
+            assert!(
+                may_be_lost,
+                "{record:?} is gone from {place:?} at {offset} after {loss:?}: it began at {}, now \
+                 {start}..{next}{}",
+                log.start,
+                record.commit.map_or_else(String::new, |commit| self.commits.describe(commit))
+            );
+            self.lose(place, &mut log, record.number);
         }
         assert_eq!(there.next(), None, "{place:?} has what nobody knows of");
         for number in std::mem::take(&mut log.promised).into_keys() {
@@ -393,6 +414,22 @@ impl Ledger {
         }
         log.shown = log.shown.max(found.committed);
         self.logs.insert(place, log);
+    }
+
+    /// Whether a record that nobody finds may be gone. Where harm is done that may also have been the
+    /// end of a log, which cannot be told from a torn tail; but only if nothing behind it is left that
+    /// shows that it was durable.
+    fn may_be_lost(&self, record: &Record, at_end: bool, loss: Loss) -> bool {
+        let proven = record.commit.is_none_or(|commit| self.commits.is_proven(commit));
+        !self.outlives(record.commit, loss) || (self.harmed && at_end && !proven)
+    }
+
+    fn lose(&mut self, place: Place, log: &mut Log, number: usize) {
+        self.stand(place, number, Standing::Lost);
+        let key = (self.messages[number].device, self.messages[number].sequence);
+        if log.seen.get(&key) == Some(&number) {
+            log.seen.remove(&key);
+        }
     }
 
     fn stand(&mut self, place: Place, number: usize, standing: Standing) {
@@ -423,71 +460,11 @@ impl Ledger {
 
     /// Commits sealed since the start.
     pub fn commits(&self) -> usize {
-        self.commits.iter().map(Vec::len).sum()
+        self.commits.count()
     }
 
     /// The next offset of a place.
     pub fn end(&self, place: Place) -> u64 {
         self.logs.get(&place).map_or(0, |log| log.next_offset)
     }
-}
-
-/// The payload of message `number`: its number, then bytes that follow from it.
-pub fn payload(number: usize, bytes: usize) -> Vec<u8> {
-    const RUN: [u8; 251] = {
-        let mut run = [0; 251];
-        let mut at = 0;
-        while at < run.len() {
-            run[at] = at as u8;
-            at += 1;
-        }
-        run
-    };
-    let mut out = Vec::with_capacity(bytes + RUN.len());
-    out.extend_from_slice(&(number as u32).to_le_bytes());
-    out.extend_from_slice(&RUN[number % RUN.len()..]);
-    while out.len() < bytes {
-        out.extend_from_slice(&RUN);
-    }
-    out.truncate(bytes);
-    out
-}
-
-fn number_of(record: &RecordView<'_>) -> Option<usize> {
-    let value = record.value?;
-    if let Some(number) = value.first_chunk::<NUMBER_BYTES>() {
-        return Some(u32::from_le_bytes(*number) as usize);
-    }
-    let (_, topic) = record.headers().find(|(name, _)| *name == b"mqtt.topic")?;
-    std::str::from_utf8(topic).ok()?.rsplit_once('/')?.1.parse().ok()
-}
-
-fn check_contents(
-    setup: &Setup,
-    place: Place,
-    message: &Message,
-    client_id: &str,
-    record: &RecordView<'_>,
-) {
-    let (contents, by) = (&message.contents, setup.streams[place.stream].by);
-    let key = match by {
-        PartitionBy::Client => Some(client_id),
-        PartitionBy::Topic => Some(contents.topic.as_str()),
-        PartitionBy::None => None,
-    };
-    assert_eq!(record.key, key.map(str::as_bytes), "key in {place:?} of {message:?}");
-    let same = record.value == Some(&message.payload);
-    assert!(same, "value in {place:?} of {:?}: {:?}", message.contents, record.value);
-    let digit = |n: u8| if n == 0 { "0" } else { "1" };
-    let mut headers = vec![
-        ("mqtt.topic", contents.topic.as_str()),
-        ("mqtt.qos", digit(contents.qos)),
-        ("mqtt.retain", digit(u8::from(contents.retain))),
-    ];
-    headers.extend((by != PartitionBy::Client).then_some(("mqtt.client_id", client_id)));
-    headers.extend(contents.content_type.as_deref().map(|text| ("mqtt.content_type", text)));
-    headers.extend(contents.properties.iter().map(|(n, v)| (n.as_str(), v.as_str())));
-    let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    let shown = || (place, &message.contents, record.headers().collect::<Vec<_>>());
-    assert!(record.headers().eq(headers), "headers of {:?}", shown());
 }

@@ -6,6 +6,8 @@
 #![allow(unsafe_code)] // a global allocator is an unsafe trait
 #![allow(dead_code)] // the world can do more than either of the two asks of it (see `tests/simulator`)
 
+mod commits;
+mod compaction;
 mod devices;
 mod disk;
 mod disk_files;
@@ -16,6 +18,7 @@ mod node;
 mod packets;
 mod random;
 mod reading;
+mod records;
 mod schedule;
 mod setup;
 mod sockets;

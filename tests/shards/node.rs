@@ -14,6 +14,7 @@ use tidegate::observe::ShardMetrics;
 use tidegate::record::{PartitionId, ShardId, SharedBytes, StreamId};
 use tidegate::shard::{Clock, Request, Shard, Way};
 
+use crate::commits::Sealed;
 use crate::devices::{End, Link};
 use crate::disk::Disk;
 use crate::ledger::Ledger;
@@ -357,18 +358,19 @@ impl Node {
         let Some(commit) = self.shard().seal(&mut out) else { return };
         assert!(commit.bytes <= bytes);
         // A segment begins with a header of its own.
-        let header = match commit.position {
-            0 => SegmentHeader::read(&out).expect("a header").1,
-            _ => 0,
-        };
-        let frame = frame::read(&out[header..commit.bytes]).expect("a frame");
+        let header = (commit.position == 0).then(|| SegmentHeader::read(&out).expect("a header"));
+        let (front, header) = header.map_or((0, None), |(_, bytes, crc)| (bytes, Some(crc)));
+        let frame = frame::read(&out[front..commit.bytes]).expect("a frame");
         let batches = frame.entries().filter_map(|entry| match entry.expect("an entry") {
             Entry::Batch { stream, partition, batch, .. } => {
                 Some((Place { stream: stream as usize, partition }, batch))
             }
             Entry::Reservation { .. } | Entry::Range { .. } => None,
         });
-        around.ledger.sealed(self.index, commit.segment.sequence, batches);
+        let at = commit.position as usize + front;
+        let (segment, bytes, crc) = (commit.segment, commit.bytes - front, frame.crc);
+        let sealed = Sealed { segment, at, bytes, crc, header };
+        around.ledger.sealed(self.index, sealed, batches);
         let bytes: SharedBytes = Rc::new(out);
         self.storage.commit(commit, Rc::clone(&bytes));
         self.shard().on_sealed(bytes);

@@ -116,8 +116,11 @@ impl World {
         for place in self.places() {
             let found = self.find(place);
             let read = |offset: &u64| found.records.binary_search_by_key(offset, |r| r.0).is_ok();
+            let compacted = self.ledger.compacted(place, &found);
             for offset in self.ledger.offsets(place, found.start, found.committed) {
-                let there = read(&offset) || self.ledger.harmed && found.fenced.contains(&offset);
+                let there = read(&offset)
+                    || compacted.contains(&offset)
+                    || self.ledger.harmed && found.fenced.contains(&offset);
                 assert!(there, "{place:?} cannot be read at {offset}");
             }
         }

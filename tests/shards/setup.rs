@@ -55,6 +55,14 @@ pub struct Setup {
     /// What a shard keeps of each stream, in bytes and milliseconds; `None` is all. The last of
     /// several streams is kept whole.
     pub retention: Option<(u64, u64)>,
+    /// The first stream is compacted, and keeps tombstones so many milliseconds.
+    pub compaction: Option<u64>,
+    /// Keys that a compaction looks at in one pass.
+    pub compact_keys_max: usize,
+    /// Of what is cleaned at most so much is alive, in percent.
+    pub clean_live_max_percent: u32,
+    /// Sealed bytes stay in memory for readers at the tail.
+    pub tail_cache: bool,
     /// Receive buffers: so many times four for each other shard.
     pub receive_factor: u16,
     pub receive_bytes: usize,
@@ -83,6 +91,10 @@ impl Default for Setup {
             segment_factor: 3,
             zeros: true,
             retention: None,
+            compaction: None,
+            compact_keys_max: 1,
+            clean_live_max_percent: 90,
+            tail_cache: true,
             receive_factor: 1,
             receive_bytes: 256,
             receive_maximum: 16,
@@ -161,6 +173,11 @@ impl Setup {
         wanted.map(place).collect()
     }
 
+    /// Whether of a stream only the newest record of each key is kept.
+    pub fn is_compacted(&self, stream: usize) -> bool {
+        self.compaction.is_some() && stream == 0
+    }
+
     /// Which shard owns a place.
     pub fn owner(&self, place: Place) -> usize {
         PartitionId(place.partition).owner(self.shards).index()
@@ -171,13 +188,15 @@ impl Setup {
         let stream = |(number, stream): (usize, &Stream)| {
             // The last of several is kept for ever: what is left of it is copied forward.
             let all = number > 0 && number + 1 == self.streams.len();
-            let kept = self.retention.filter(|_| !all).unwrap_or((u64::MAX, u64::MAX));
+            let compaction = self.compaction.filter(|_| self.is_compacted(number));
+            let limited = !all && compaction.is_none();
+            let kept = self.retention.filter(|_| limited).unwrap_or((u64::MAX, u64::MAX));
             StreamOptions {
                 durability: stream.durability,
                 compression: stream.compression,
                 retention_bytes: kept.0,
                 retention_ms: kept.1,
-                compaction: None,
+                compaction,
             }
         };
         let mut options = log::Options {
@@ -190,12 +209,12 @@ impl Setup {
             segment_bytes: 0,
             buffer_bytes: self.log_buffer_bytes(),
             batch_bytes_max: self.record_bytes_max(),
-            tail_cache_bytes: self.log_buffer_bytes(),
+            tail_cache_bytes: if self.tail_cache { self.log_buffer_bytes() } else { 0 },
             read_cache_bytes: self.log_buffer_bytes(),
             read_bytes: 4 * BLOCK,
             segments_ahead: 1,
-            clean_live_max_percent: 90,
-            compact_keys_max: 1,
+            clean_live_max_percent: self.clean_live_max_percent,
+            compact_keys_max: self.compact_keys_max,
             streams: self.streams.iter().enumerate().map(stream).collect(),
         };
         options.segment_bytes = options.segment_bytes_min() * self.segment_factor;

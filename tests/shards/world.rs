@@ -130,6 +130,10 @@ impl World {
             age_ms: manifest.age_ms,
             base_ns: self.now_ns,
         };
+        self.ledger.age_ms = self.clock().age_ms;
+        // Without harm nothing is taken for damage.
+        let damages = &self.begun.recovered.damages;
+        assert!(self.ledger.harmed || damages.is_empty(), "{damages:?}");
         self.ends = vec![0; self.setup.streams.len() * self.setup.partitions() as usize];
         for (index, ways) in ways(&self.setup).into_iter().enumerate() {
             self.nodes.push(Node::new(&self.setup, index, ways, &self.begun, &mut self.disk));
@@ -162,6 +166,7 @@ impl World {
         if loss == Loss::Power {
             self.disk.cut_power();
         }
+        self.ledger.crashed(&self.disk);
         self.loss = self.loss.max(loss);
         self.stopping = false;
         for link in &mut self.links {
@@ -244,6 +249,7 @@ impl World {
     fn with<R>(&mut self, shard: usize, work: impl FnOnce(&mut Node, &mut Around<'_>) -> R) -> R {
         self.now_ns += 1_000;
         let clock = self.clock();
+        self.ledger.age_ms = clock.age_ms;
         let mut around = Around {
             setup: &self.setup,
             links: &mut self.links,

@@ -103,8 +103,16 @@ impl Case {
         // Short runs crash often, long ones fill segments and let go of them.
         let steps_max = one(random, &[20, 60, 120, 400, 1_200]);
         let power_cuts = random.below(4) > 0;
+        // Chosen apart, so that what a seed chose before these were there it chooses still.
+        let mut apart = Random(random.0 ^ 0xc1ea);
+        let mut setup = setup(random);
+        setup.tail_cache = apart.below(4) > 0;
+        setup.clean_live_max_percent = one(&mut apart, &[90, 90, 50, 10]);
+        if apart.below(4) == 0 {
+            compact(&mut setup, &mut apart);
+        }
         let mut case = Self {
-            setup: setup(random),
+            setup,
             devices: 1 + random.below(6),
             runs: 2 + random.below(2 * STEPS / steps_max),
             steps_max,
@@ -175,12 +183,24 @@ fn setup(random: &mut Random) -> Setup {
             let bytes = one(random, &[0, 1_000, 5_000, 20_000, u64::MAX]);
             (bytes, one(random, &[1_000, 3_600_000, u64::MAX]))
         }),
+        compaction: None,
+        compact_keys_max: 1,
+        clean_live_max_percent: 90,
+        tail_cache: true,
         receive_factor: 1 + random.below(2) as u16,
         receive_bytes: 16 + random.below(496),
         receive_maximum: 1 + random.below(20) as u16,
         unacknowledged_slack: random.below(20) as u32,
         held_bytes_max: 512 + random.below(4_096),
     }
+}
+
+/// The first stream is compacted.
+fn compact(setup: &mut Setup, random: &mut Random) {
+    setup.compaction = Some(one(random, &[0, 1_000, 3_600_000]));
+    setup.compact_keys_max = one(random, &[1, 3, 100]);
+    let by = one(random, &[PartitionBy::Client, PartitionBy::Client, PartitionBy::Topic]);
+    setup.streams[0] = Stream { filter: "#", by, ..setup.streams[0] };
 }
 
 fn stream(random: &mut Random) -> Stream {
@@ -195,8 +215,8 @@ fn stream(random: &mut Random) -> Stream {
     }
 }
 
-/// A message.
-pub fn wish(random: &mut Random) -> Wish {
+/// A message; where `deletes` says so now and then one without a payload.
+pub fn wish(random: &mut Random, deletes: bool) -> Wish {
     let topic = format!(
         "{}/{}/{}",
         one(random, &["a", "b", "c"]),
@@ -215,6 +235,7 @@ pub fn wish(random: &mut Random) -> Wish {
         8..11 => Size::Sixteenths(1 + random.below(15)),
         _ => Size::Sixteenths(16),
     };
+    let size = if deletes && random.below(6) == 0 { Size::Bytes(0) } else { size };
     Wish { contents, size, alias: yes(random).then(|| 1 + random.below(3) as u8) }
 }
 

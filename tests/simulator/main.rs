@@ -8,6 +8,10 @@
 
 #![allow(dead_code)] // the world can do more than either of the two asks of it
 
+#[path = "../shards/commits.rs"]
+mod commits;
+#[path = "../shards/compaction.rs"]
+mod compaction;
 #[path = "../shards/devices.rs"]
 mod devices;
 #[path = "../shards/disk.rs"]
@@ -24,6 +28,8 @@ mod packets;
 mod random;
 #[path = "../shards/reading.rs"]
 mod reading;
+#[path = "../shards/records.rs"]
+mod records;
 #[path = "../shards/setup.rs"]
 mod setup;
 #[path = "../shards/sockets.rs"]

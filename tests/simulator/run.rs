@@ -114,7 +114,7 @@ impl Run<'_> {
         let mut lives = true;
         match kind {
             Kind::Publish => {
-                let wish = wish(random);
+                let wish = wish(random, self.case.setup.compaction.is_some());
                 (0..1 + random.below(6)).for_each(|_| world.publish(device, &wish));
             }
             Kind::Ping => world.ping(device),

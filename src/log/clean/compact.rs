@@ -85,7 +85,9 @@ impl Dead {
             newest.offsets.clear();
             let mut full_at = None;
             reader.for_each(from, |_, _, record| {
-                let taken = record.key.is_none_or(|key| newest.insert(key, record.offset));
+                let passed = mutated!(TombstonesGoneAlone) && record.value.is_none();
+                let key = record.key.filter(|_| !passed);
+                let taken = key.is_none_or(|key| newest.insert(key, record.offset));
                 full_at = (!taken).then_some(record.offset);
                 taken
             })?;
@@ -134,7 +136,8 @@ impl Dead {
         }
         let born_ms = job.runs[run].1.age_ms;
         let tombstone = record.value.is_none();
-        let old = job.age_ms.saturating_sub(born_ms) > compaction.tombstone_retention_ms;
+        let old = job.age_ms.saturating_sub(born_ms) > compaction.tombstone_retention_ms
+            || mutated!(TombstonesGoneEarly);
         if newest.supersedes(key, record.offset) || (tombstone && old) {
             self.bits[(number / 64) as usize] |= 1 << (number % 64);
             self.runs[run].dead += 1;

@@ -194,7 +194,9 @@ impl<'a> Output<'a> {
         let files = self.files;
         files.create(&index, &bytes).map_err(failed("writing", &index))?;
         for path in [&segment, &index] {
-            files.flush(path).map_err(failed("flushing", path))?;
+            if !mutated!(MovedUnflushed) {
+                files.flush(path).map_err(failed("flushing", path))?;
+            }
         }
         files.rename(&segment, &self.key.path()).map_err(failed("renaming", &segment))?;
         files.rename(&index, &self.key.index_path()).map_err(failed("renaming", &index))?;

@@ -1,6 +1,9 @@
 //! The frames of one segment: which of them stand where they belong, and what shows that more was
 //! durable. Comes in: a segment's bytes. Goes out: frames and damage; nothing is kept between calls.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use super::super::frame::{self, Frame};
 use super::super::segment::{SegmentHeader, SegmentKey};
 use super::{BLOCK_MIN, Damage, HOLDS_ANOTHER, NO_FRAME, NO_HEADER};
@@ -33,12 +36,9 @@ pub fn frames_over_damage(
         }
         None => {
             let what = if foreign { HOLDS_ANOTHER } else { NO_HEADER };
-            let mut frames = whole_frames(file, 0);
-            let first = frames.find(|(_, frame)| frame.header.segment_identity == identity);
-            if let Some((at, frame)) = first {
-                place.base_position = frame.header.position.saturating_sub(at as u64);
-            }
-            let at = first.map_or(file.len(), |(at, _)| at);
+            let first = first_in_place(key, identity, file);
+            let (at, base_position) = first.unwrap_or((file.len(), 0));
+            place.base_position = base_position;
             (at, None, Some(Damage { key, at: 0, what }))
         }
     };
@@ -95,20 +95,36 @@ pub(super) fn whole_frames(file: &[u8], from: usize) -> impl Iterator<Item = (us
 }
 
 /// The first whole frame of a segment whose header is lost, and the log position at which its file
-/// begins. Segments of a chain are as long as one another, so that few positions are possible: a
-/// frame that a misdirected write left where it does not belong gives an impossible one.
+/// begins. A frame that a misdirected write left where it does not belong gives another one: the
+/// segments of a chain are as long as one another and no file is longer, so that few are possible,
+/// and of those the one counts that most frames give.
 pub(super) fn first_in_place(key: SegmentKey, identity: u64, file: &[u8]) -> Option<(usize, u64)> {
     let is_possible = |base: u64| match key.sequence {
-        _ if key.moved => base == 0,
-        0 => base == 0,
-        before => base.is_multiple_of(before) && (base / before).is_multiple_of(BLOCK_MIN as u64),
+        // Also where a repair found no header.
+        _ if base == 0 => true,
+        0 => false,
+        _ if key.moved => false,
+        before => {
+            let segment_bytes = base / before;
+            base.is_multiple_of(before)
+                && segment_bytes.is_multiple_of(BLOCK_MIN as u64)
+                && segment_bytes >= file.len() as u64
+        }
     };
-    whole_frames(file, 0).filter(|(_, f)| f.header.segment_identity == identity).find_map(
-        |(at, frame)| {
-            let base = frame.header.position.checked_sub(at as u64)?;
-            is_possible(base).then_some((at, base))
-        },
-    )
+    // By base: how many frames give it, and where the first of them stands.
+    let mut bases: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+    let ours = whole_frames(file, 0).filter(|(_, f)| f.header.segment_identity == identity);
+    for (at, frame) in ours {
+        let base = frame.header.position.checked_sub(at as u64);
+        if let Some(base) = base.filter(|base| is_possible(*base)) {
+            if mutated!(FirstFrameTrusted) {
+                return Some((at, base));
+            }
+            bases.entry(base).or_insert((0, at)).0 += 1;
+        }
+    }
+    let most = bases.into_iter().max_by_key(|(base, (count, _))| (*count, Reverse(*base)));
+    most.map(|(base, (_, at))| (at, base))
 }
 
 /// The place of the first whole frame from `from` on that stands where it belongs.
