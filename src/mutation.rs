@@ -59,12 +59,8 @@ pub enum Mutation {
     DeletedOutOfOrder,
     /// What frames behind it show to have been durable is cut as a torn tail.
     DamageTakenForTail,
-    /// Where a header is lost the first frame says where its file begins, misdirected or not.
-    FirstFrameTrusted,
     /// The index of a full segment is not kept until its file is there.
     IndexForgottenEarly,
-    /// Reading ahead brings what is not written yet into the cache.
-    ReadAheadOfEnd,
     /// A moved segment gets its name before its contents are durable.
     MovedUnflushed,
     /// A moved run accounts for offsets that it does not hold.

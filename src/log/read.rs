@@ -403,9 +403,7 @@ impl Log {
         let start = position / block * block;
         // What is not written yet must not get into the cache, where it would grow stale.
         let written = match file {
-            FileKey::Segment(key) if key == self.active.key && !mutated!(ReadAheadOfEnd) => {
-                self.active.written
-            }
+            FileKey::Segment(key) if key == self.active.key => self.active.written,
             _ => u64::MAX,
         };
         let ahead = (position + ahead as u64).min(written).max(position + bytes as u64);
