@@ -252,10 +252,12 @@ impl Scope<'_> {
                 let arguments = self.arguments(function, at, c)?;
                 self.call(&function.name.to_string(), arguments, at)
             }
-            E::Substring { expr, substring_from, substring_for, .. } => {
+            E::Substring { expr, substring_from, substring_for, special, shorthand } => {
                 let parts = [Some(expr), substring_from.as_ref(), substring_for.as_ref()];
                 let arguments = self.all(parts.into_iter().flatten().map(|part| &**part), c)?;
-                self.call("substring", arguments, at)
+                // SUBSTR, and SUBSTRING with FROM, count from 1 as in SQL; substring(…) from 0.
+                let name = if *shorthand || !*special { "substr" } else { "substring" };
+                self.call(name, arguments, at)
             }
             E::Trim { trim_where, trim_what, expr, .. } => {
                 let name = match trim_where {

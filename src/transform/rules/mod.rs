@@ -1,7 +1,8 @@
 //! Rules: SQL that filters, reshapes and routes messages, as plans that read payloads in place.
 //!
 //! Comes in: the text of rules once, then messages as borrowed bytes. Goes out: a plan, then
-//! records as bytes. No I/O, no clock, no state between messages.
+//! records as bytes. No I/O, no clock, and no state between messages
+//! but the names that Sparkplug's births give to metrics.
 //!
 //! The modules stand in the order in which a rule goes through them: text, statements, plan, run.
 
@@ -21,6 +22,7 @@ mod plan;
 
 mod eval;
 mod extras;
+mod fields;
 mod input;
 mod operators;
 mod run;

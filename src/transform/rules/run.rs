@@ -10,7 +10,9 @@ use std::ops::Range;
 use super::eval::{self, Context, Failure};
 use super::expr::Expr;
 use super::extras::{Extras, Key, Writer};
+use super::fields;
 use super::formats::Format;
+use super::formats::sparkplug::Nodes;
 use super::group::Group;
 use super::input::Input;
 use super::json::{self, Field, Raw};
@@ -29,6 +31,8 @@ const YEAR_9999_MS: i64 = 253_402_300_799_999;
 pub struct Runner {
     scratch: Scratch,
     records: Records,
+    /// The births of Sparkplug's edge nodes: what alone outlives a message.
+    nodes: Nodes,
 }
 
 /// What the records of one message may take together. One dead letter is always taken beside them.
@@ -87,7 +91,7 @@ impl Default for Limits {
 impl Runner {
     pub fn new(limits: Limits) -> Self {
         let records = Records { limits, ..Records::default() };
-        Self { scratch: Scratch::default(), records }
+        Self { records, ..Self::default() }
     }
 
     /// Runs a message through the rules of a group. The records stand until the next run.
@@ -97,7 +101,8 @@ impl Runner {
             self.scratch = Scratch::new();
         }
         self.records.clear();
-        let mut run = Run { plan, input, scratch: &self.scratch, records: &mut self.records };
+        let Self { scratch, records, nodes } = self;
+        let mut run = Run { plan, input, scratch, records, nodes };
         run.group(group, input.payload);
         &self.records
     }
@@ -167,6 +172,7 @@ struct Run<'a, 'r> {
     input: &'a Input<'a>,
     scratch: &'a Scratch,
     records: &'r mut Records,
+    nodes: &'r mut Nodes,
 }
 
 impl<'a> Run<'a, '_> {
@@ -177,10 +183,10 @@ impl<'a> Run<'a, '_> {
         for (index, slots) in group.iter() {
             let rule = &self.plan.rules[index];
             let (input, scratch) = (self.input, self.scratch);
-            let format = self.format(rule, payload);
+            let format = fields::format(rule, payload, input);
             let found = match read {
                 Some((as_this, found)) if as_this == format => found,
-                _ => self.read(format, group, payload),
+                _ => fields::read(format, &group.paths, payload, input, scratch, self.nodes),
             };
             read = Some((format, found));
             let fields = found.unwrap_or_default();
@@ -207,37 +213,6 @@ impl<'a> Run<'a, '_> {
             let RuleRun { passed, failed, .. } = one;
             self.records.tallies[tally] = Tally { rule: index, passed, failed };
         }
-    }
-
-    /// How a rule reads a payload: as it says, or as the publisher says; what a rule made is JSON.
-    fn format(&self, rule: &Rule, payload: &[u8]) -> Format {
-        let is_made = !std::ptr::eq(payload, self.input.payload);
-        let said = self.input.content_type.filter(|_| !is_made);
-        rule.format.or_else(|| Format::of_content_type(said?)).unwrap_or(Format::Json)
-    }
-
-    /// One pass over a payload, for all paths of a group.
-    fn read(
-        &self,
-        format: Format,
-        group: &'a Group,
-        payload: &'a [u8],
-    ) -> Result<&'a [Field<'a>], EvalError> {
-        let (paths, scratch) = (&group.paths, self.scratch);
-        let fields = scratch.alloc_slice_fill_copy(paths.len(), Field::Missing);
-        if paths.is_empty() {
-            return Ok(fields);
-        }
-        let Some(extract) = format.extract() else {
-            json::extract(payload, paths, scratch, fields)?;
-            return Ok(fields);
-        };
-        let values = scratch.alloc_slice_fill_copy(paths.len(), Value::Null);
-        extract(payload, paths, scratch, values)?;
-        for (field, value) in fields.iter_mut().zip(values) {
-            *field = Field::Value(*value);
-        }
-        Ok(fields)
     }
 
     /// A payload through a rule.

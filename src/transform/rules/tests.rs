@@ -614,3 +614,29 @@ fn hostile_payloads_are_refused() {
     let deep = format!("{}1{}", "[".repeat(128), "]".repeat(128));
     assert_eq!(run("CREATE STREAM s AS SELECT a FROM 't'", deep.as_bytes()), ["s {\"a\":null}"]);
 }
+
+#[test]
+fn metrics_of_sparkplug_by_the_names_of_their_birth() {
+    let plan = planned(
+        "CREATE STREAM s WITH (format='sparkplug_b') AS
+         SELECT m.name, m.value FROM 'spBv1.0/#', UNNEST(metrics) AS m",
+    );
+    let roots: Vec<usize> = plan.filters().map(|(_, rule)| rule).collect();
+    let group = Group::new(&plan.rules, &roots);
+    let mut runner = Runner::default();
+    let mut check = |topic: &str, payload: &[u8], expected: &str| {
+        let input = Input { topic, ..input(payload) };
+        let records = runner.run(&plan, &group, &input);
+        let record = records.iter().next().unwrap();
+        let body = records.body(record).map(String::from_utf8_lossy);
+        assert_eq!(body.as_deref(), Some(expected), "{topic}");
+    };
+    // {name "t", alias 2, datatype Int8 (1), int_value 255}, then {alias 2, int_value 254}.
+    let birth = b"\x12\x0a\x0a\x01t\x10\x02\x20\x01\x50\xff\x01";
+    let data = b"\x12\x05\x10\x02\x50\xfe\x01";
+    check("spBv1.0/g/NDATA/n", data, r#"{"name":null,"value":254}"#);
+    check("spBv1.0/g/NBIRTH/n", birth, r#"{"name":"t","value":-1}"#);
+    check("spBv1.0/g/NDATA/n", data, r#"{"name":"t","value":-2}"#);
+    check("spBv1.0/g/DDATA/n/d", data, r#"{"name":"t","value":-2}"#);
+    check("spBv1.0/g/NDATA/other", data, r#"{"name":null,"value":254}"#);
+}

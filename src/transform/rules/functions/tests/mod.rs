@@ -4,6 +4,7 @@
 mod arrays;
 mod conditional;
 mod encoding;
+mod in_rules;
 mod json;
 mod math;
 mod regexp;
