@@ -122,6 +122,33 @@ impl<T: Item> Queue<T> for Tidegate {
     }
 }
 
+/// The same, one by one.
+struct TidegateSingly;
+
+impl<T: Item> Queue<T> for TidegateSingly {
+    type Tx = Box<Apart<Producer<T>>>;
+    type Rx = Box<Apart<Consumer<T>>>;
+
+    fn pair() -> (Self::Tx, Self::Rx) {
+        apart(ring(SLOTS))
+    }
+
+    #[inline]
+    fn push(tx: &mut Self::Tx, first: u64, count: u64) -> u64 {
+        (0..count).take_while(|i| tx.0.push(T::numbered(first + i)).is_ok()).count() as u64
+    }
+
+    #[inline]
+    fn pop(rx: &mut Self::Rx, first: u64) -> u64 {
+        let mut taken = 0;
+        while let Some(item) = rx.0.pop() {
+            take(&item, first + taken);
+            taken += 1;
+        }
+        taken
+    }
+}
+
 /// rtrb, one by one.
 struct Rtrb;
 
@@ -363,6 +390,7 @@ fn cases<T: Item>() -> Vec<(String, Vec<(&'static str, Run)>)> {
                 format!("{}, {bytes}-byte items, batches of {}", $what, $batch),
                 vec![
                     ("tidegate", (|n| $measure::<T, Tidegate>(n, $batch)) as Run),
+                    ("tidegate singly", |n| $measure::<T, TidegateSingly>(n, $batch)),
                     ("rtrb", |n| $measure::<T, Rtrb>(n, $batch)),
                     ("rtrb chunks", |n| $measure::<T, RtrbChunks>(n, $batch)),
                     ("ArrayQueue", |n| $measure::<T, Crossbeam>(n, $batch)),

@@ -123,30 +123,72 @@ pub struct RecordParts<'a, H> {
     pub value: Option<&'a [u8]>,
     /// Arrival, milliseconds since 1970.
     pub timestamp_ms: i64,
-    /// Header names and values; visited twice, once for the size.
+    /// Header names and values.
     pub headers: H,
 }
 
-/// The headers of a record: an iterator, or whatever knows them without one. They are gone through
-/// two or three times a record, where an iterator of several parts would be most of the work.
+/// The headers of a record: an iterator of names and values, or whatever knows their bytes without
+/// one.
 pub trait Headers<'a> {
-    /// Calls `each` with every name and value, in their order.
-    fn visit(&self, each: impl FnMut(&'a [u8], &'a [u8]));
+    /// What they take in a record; asked for several times a record.
+    fn size(&self) -> HeadersSize;
+
+    /// Writes them as they stand in a record, behind their count.
+    fn write(&self, out: &mut Vec<u8>);
 }
 
 impl<'a, I: Iterator<Item = (&'a [u8], &'a [u8])> + Clone> Headers<'a> for I {
-    fn visit(&self, mut each: impl FnMut(&'a [u8], &'a [u8])) {
-        self.clone().for_each(|(name, value)| each(name, value));
+    fn size(&self) -> HeadersSize {
+        let mut size = HeadersSize::default();
+        self.clone().for_each(|(name, value)| size.add(name, value));
+        size
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        self.clone().for_each(|(name, value)| write_header(out, name, value));
+    }
+}
+
+/// Writes one header as it stands in a record.
+#[inline]
+pub fn write_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    varint::write(out, name.len() as i64);
+    out.extend_from_slice(name);
+    varint::write(out, value.len() as i64);
+    out.extend_from_slice(value);
+}
+
+/// What headers take in a record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeadersSize {
+    count: usize,
+    /// With their lengths, without the count before them.
+    bytes: usize,
+}
+
+impl HeadersSize {
+    /// `count` headers that take `bytes` in all, with their lengths.
+    #[inline]
+    pub fn new(count: usize, bytes: usize) -> Self {
+        Self { count, bytes }
+    }
+
+    /// One header more.
+    #[inline]
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        let run = |bytes: &[u8]| varint::size(bytes.len() as i64) + bytes.len();
+        self.count += 1;
+        self.bytes += run(name) + run(value);
     }
 }
 
 impl<'a, H: Headers<'a>> RecordParts<'a, H> {
     /// Bytes that the parts take in a batch at the most, without what every record costs:
     /// [`record_bytes_max`] of nothing.
+    #[inline]
     pub fn parts_bytes_max(&self) -> usize {
-        let mut bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len);
-        self.headers.visit(|name, value| bytes += 10 + name.len() + value.len());
-        bytes
+        let bytes_of = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        bytes_of(self.key) + bytes_of(self.value) + self.headers.size().bytes
     }
 }
 
@@ -188,15 +230,8 @@ impl BatchBuilder {
         H: Headers<'a>,
     {
         let before = self.bytes.len();
-        let mut headers_bytes = 0;
-        let mut header_count = 0_i64;
-        record.headers.visit(|name, value| {
-            headers_bytes += varint::size(name.len() as i64) + name.len();
-            headers_bytes += varint::size(value.len() as i64) + value.len();
-            header_count += 1;
-        });
-        let bytes_of = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-        let payload_bytes = bytes_of(record.key) + bytes_of(record.value) + headers_bytes;
+        let header_count = record.headers.size().count as i64;
+        let payload_bytes = record.parts_bytes_max();
         if self.open.record_count == 0 {
             self.begin(offset, record.timestamp_ms);
         } else if self.bytes.len() - self.open_start + payload_bytes > batch_bytes_max {
@@ -225,12 +260,7 @@ impl BatchBuilder {
         varint::write(out, value_length);
         out.extend_from_slice(record.value.unwrap_or_default());
         varint::write(out, header_count);
-        record.headers.visit(|name, value| {
-            varint::write(out, name.len() as i64);
-            out.extend_from_slice(name);
-            varint::write(out, value.len() as i64);
-            out.extend_from_slice(value);
-        });
+        record.headers.write(out);
         self.open.record_count += 1;
         self.open.max_timestamp_ms = self.open.max_timestamp_ms.max(record.timestamp_ms);
         self.record_count += 1;

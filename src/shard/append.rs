@@ -49,19 +49,22 @@ struct Taken<'a> {
     topic_copied: usize,
 }
 
-/// Every record that a message becomes: as it is in the streams that want it, and what rules have
-/// made of it.
-fn wanted<'a>(
-    options: &'a Options,
+/// Calls `take` for every record that a message becomes: as it is in the streams that want it, and
+/// what rules have made of it.
+#[inline]
+fn each_record<'a>(
+    options: &Options,
     rules: Option<&'a Rulebook>,
-    taken: &'a Taken<'a>,
-) -> impl Iterator<Item = (StreamId, Message<'a>)> {
-    let message = &taken.message;
-    let streams = options.topics.streams(taken.topic, taken.topics).iter();
-    let made = rules.into_iter().flat_map(Rulebook::made);
-    streams
-        .map(|stream| (*stream, *message))
-        .chain(made.map(|made| (made.stream, message.made(&made))))
+    taken: &Taken<'a>,
+    mut take: impl FnMut(StreamId, &Message<'a>) -> Result<(), Pass>,
+) -> Result<(), Pass> {
+    for stream in options.topics.streams(taken.topic, taken.topics) {
+        take(*stream, &taken.message)?;
+    }
+    for made in rules.into_iter().flat_map(Rulebook::made) {
+        take(made.stream, &taken.message.made(&made))?;
+    }
+    Ok(())
 }
 
 fn count_record(options: &Options, stream: StreamId, payload_bytes: usize) {
@@ -132,11 +135,11 @@ impl Core {
         let Self { options, rules, lanes, log, clock, .. } = self;
         let options = &*options;
         let (mut here_bytes, mut here, mut crosses) = (0, 0, false);
-        for (stream, message) in wanted(options, rules.as_ref(), taken) {
+        each_record(options, rules.as_ref(), taken, |stream, message| {
             let by = options.partition_by[stream.index()];
             let record = message.record((by, log.is_compacted(stream)), clock.wall_ms);
             let bytes = record.parts_bytes_max();
-            let owner = from.partition_in(by, &message, options.partitions).owner(options.shards);
+            let owner = from.partition_in(by, message, options.partitions).owner(options.shards);
             if owner == options.shard {
                 here_bytes += bytes;
                 here += 1;
@@ -144,7 +147,8 @@ impl Core {
                 lanes.need(owner, Log::price(bytes), message.made_bytes());
                 crosses = true;
             }
-        }
+            Ok(())
+        })?;
         // The log first: no other shard keeps room for a message that waits for this one.
         if here > 0 && !log.has_room(here_bytes, here) {
             return Err(Pass::Held(WaitFor::Log));
@@ -165,9 +169,9 @@ impl Core {
         let Self { options, rules, lanes, log, clock, oldest_waiting_ns, .. } = self;
         let options = &*options;
         let mut ticket = Ticket::NOTHING;
-        for (stream, message) in wanted(options, rules.as_ref(), taken) {
+        each_record(options, rules.as_ref(), taken, |stream, message| {
             let by = options.partition_by[stream.index()];
-            let partition = from.partition_in(by, &message, options.partitions);
+            let partition = from.partition_in(by, message, options.partitions);
             let owner = partition.owner(options.shards);
             let record = message.record((by, log.is_compacted(stream)), clock.wall_ms);
             if owner == options.shard {
@@ -178,9 +182,10 @@ impl Core {
             } else {
                 let (bytes, place) =
                     (Log::price(record.parts_bytes_max()), (stream, partition, owner));
-                lanes.send(from.conn, &message, place, from.client_id, taken.topic_copied, bytes);
+                lanes.send(from.conn, message, place, from.client_id, taken.topic_copied, bytes);
             }
-        }
+            Ok(())
+        })?;
         Ok(ticket)
     }
 

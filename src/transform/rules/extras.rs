@@ -60,9 +60,11 @@ impl<'a> Extras<'a> {
     }
 
     pub fn timestamp_ms(&self) -> Option<i64> {
+        if self.flags() & TIME == 0 {
+            return None;
+        }
         let at = self.after_key();
-        let bytes = self.bytes.get(at..at + 8).filter(|_| self.flags() & TIME != 0)?;
-        bytes.try_into().map(i64::from_le_bytes).ok()
+        self.bytes.get(at..at + 8)?.try_into().map(i64::from_le_bytes).ok()
     }
 
     /// Names and values.
