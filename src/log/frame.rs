@@ -251,6 +251,14 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Whether the bytes in front of a batch, [`ENTRY_HEADER_BYTES`] of them, say that it is one of this
+/// partition.
+pub fn is_batch_of(entry_header: &[u8], (stream, partition): (u32, u32)) -> bool {
+    entry_header.len() == ENTRY_HEADER_BYTES
+        && le_u32(entry_header, 0) == KIND_BATCH
+        && (le_u32(entry_header, 4), le_u32(entry_header, 8)) == (stream, partition)
+}
+
 pub(super) fn le_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

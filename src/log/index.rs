@@ -24,7 +24,7 @@
 //! partition has one in a segment of a chain, more where damage made holes, and in a moved segment
 //! one for each range that the segment stands for.
 
-use super::frame::{Range, le_u32, le_u64};
+use super::frame::{self, ENTRY_HEADER_BYTES, Range, le_u32, le_u64};
 use crate::record::Offset;
 use crate::record::batch::BatchHeader;
 
@@ -68,6 +68,36 @@ impl IndexEntry {
     /// The offset after its last record.
     pub fn next(&self) -> Offset {
         self.base.plus(u64::from(self.offset_count))
+    }
+
+    /// First byte in the segment's file of what must be read to know the batch: that, and before it
+    /// what the frame says whose it is.
+    pub fn framed_position(&self) -> u64 {
+        u64::from(self.position).saturating_sub(ENTRY_HEADER_BYTES as u64)
+    }
+
+    /// Bytes from there to the end of the batch.
+    pub fn framed_bytes(&self) -> usize {
+        ENTRY_HEADER_BYTES + self.bytes as usize
+    }
+
+    /// The batch in the segment's whole file, where that holds it.
+    pub fn batch_of<'a>(&self, place: (u32, u32), file: &'a [u8]) -> Option<&'a [u8]> {
+        let at = usize::try_from(self.framed_position()).ok()?;
+        self.batch_in(place, file.get(at..at.checked_add(self.framed_bytes())?)?)
+    }
+
+    /// The batch, where `framed` holds it as it was written, as one of the partition `place`.
+    pub fn batch_in<'a>(&self, place: (u32, u32), framed: &'a [u8]) -> Option<&'a [u8]> {
+        let (entry_header, batch) = framed.split_at_checked(ENTRY_HEADER_BYTES)?;
+        let header = BatchHeader::read(batch)?;
+        let sound = frame::is_batch_of(entry_header, place)
+            && batch.len() == self.bytes as usize
+            && header.batch_bytes == self.bytes
+            && header.base_offset == self.base
+            && header.record_count == self.record_count
+            && header.crc_holds(batch);
+        sound.then_some(batch)
     }
 
     /// Reads entry `index` of a partition's entries as they are in the file.
@@ -256,13 +286,18 @@ fn write_row(out: &mut Vec<u8>, span: &Span, located: EntriesAt) {
 /// directory alone.
 pub fn decode(file: &[u8]) -> Option<(SegmentEnd, Vec<Span>)> {
     let (end, spans) = decode_directory(file)?;
-    let whole = spans.iter().filter_map(|span| span.entries).all(|located| {
-        usize::try_from(located.at)
-            .ok()
-            .and_then(|at| file.get(at..at.checked_add(located.bytes())?))
-            .is_some_and(|entries| crc32c::crc32c(entries) == located.crc)
-    });
-    whole.then_some((end, spans))
+    spans.iter().all(|span| entries_of(file, span).is_some()).then_some((end, spans))
+}
+
+/// The entries of a run in its whole index file; `None` when they are not what was written.
+pub fn entries_of(file: &[u8], span: &Span) -> Option<Vec<IndexEntry>> {
+    let Some(located) = span.entries else { return Some(Vec::new()) };
+    let at = usize::try_from(located.at).ok()?;
+    let entries = file.get(at..at.checked_add(located.bytes())?)?;
+    if crc32c::crc32c(entries) != located.crc {
+        return None;
+    }
+    (0..located.count as usize).map(|number| IndexEntry::read(entries, number)).collect()
 }
 
 /// Bytes of the directory at the front of an index file, as that says; `None` where there is none.

@@ -171,12 +171,9 @@ fn inspect_sealed(
         }
         // The index is gone or harmed: the segment itself has everything.
         let mut scan = look.scan();
-        scan.scan_sealed(
-            key,
-            sealed.identity,
-            Some(sealed.end),
-            read_whole(files, key)?.as_bytes(),
-        );
+        let file = read_whole(files, key)?;
+        scan.scan_sealed(key, sealed.identity, Some(sealed.end), file.as_bytes());
+        recall(files, &mut scan, (key, sealed.identity), file.as_bytes())?;
         take_alone(scan, block, look, recovery);
     }
     Ok(())
@@ -189,6 +186,21 @@ fn take_alone(scan: LogScan, block: usize, look: &mut Look<'_>, recovery: &mut R
     recovery.recovered.damages.extend(end.damages);
     let indexes = recovery.recovered.add_segments(end.segments, block);
     look.made(recovery, indexes);
+}
+
+/// Of a segment that was scanned and is harmed: what its index knows of it.
+fn recall(
+    files: &dyn Files,
+    scan: &mut LogScan,
+    (key, identity): (SegmentKey, u64),
+    file: &[u8],
+) -> Result<(), Error> {
+    let path = key.index_path();
+    if scan.is_harmed(key) && files.size(&path).map_err(failed("reading", &path))?.is_some() {
+        let index = files.read(&path, 0, usize::MAX).map_err(failed("reading", &path))?;
+        scan.recall(key, identity, file, &index);
+    }
+    Ok(())
 }
 
 /// Moved segments of a log of the last generation. Each is there whole or not at all.
@@ -207,7 +219,9 @@ fn inspect_moved(
             }
             None => {
                 let mut scan = look.scan();
-                scan.scan_sealed(key, identity, None, read_whole(files, key)?.as_bytes());
+                let file = read_whole(files, key)?;
+                scan.scan_sealed(key, identity, None, file.as_bytes());
+                recall(files, &mut scan, (key, identity), file.as_bytes())?;
                 take_alone(scan, block, look, recovery);
             }
         }
@@ -236,24 +250,31 @@ fn inspect_log(
         keys(files, current.generation, log)?.into_iter().filter(|k| !k.moved).collect();
     let mut headers = Vec::with_capacity(chain.len());
     for key in &chain {
-        headers.push(read_header(files, *key, identity(current.seed, *key))?);
+        let identity = identity(current.seed, *key);
+        let header = read_header(files, *key)?;
+        headers.push(header.filter(|own| own.key == *key && own.identity == identity));
     }
     for (at, &key) in chain.iter().enumerate() {
         let followed = headers[at + 1..].iter().any(Option::is_some);
-        match look.index(files, key, identity(current.seed, key))? {
-            Some((end, spans)) => scan.indexed(key, headers[at].as_ref(), end, spans),
+        let identity = identity(current.seed, key);
+        // Where it is not taken at its word, an index file still shows what was durable.
+        let known = read_index(files, key, identity)?;
+        match known {
+            Some((end, spans)) if !look.is_thorough() => {
+                scan.indexed(key, headers[at].as_ref(), end, spans);
+            }
             // Behind a clean end nothing was ever written: there is nothing to look for. Behind any
             // other a disk that lied may have lost the beginning of what it kept later.
             None if scan.has_ended() && !followed && is_blank(files, key)? => {
                 scan.pass_unbegun(key);
             }
-            None => {
-                // Where it is not taken at its word, an index file still shows what was durable.
-                let known = read_index(files, key, identity(current.seed, key))?;
-                scan.scan(key, read_whole(files, key)?.as_bytes(), followed || known.is_some());
+            known => {
+                let file = read_whole(files, key)?;
+                scan.scan(key, file.as_bytes(), followed || known.is_some());
                 if let Some((end, _)) = known {
                     scan.must_reach(key, end.end);
                 }
+                recall(files, &mut scan, (key, identity), file.as_bytes())?;
             }
         }
     }
@@ -340,19 +361,18 @@ pub fn keys(files: &dyn Files, generation: u32, log: u32) -> Result<Vec<SegmentK
     Ok(keys)
 }
 
-/// The header of a segment, if it is there and its own.
-fn read_header(
-    files: &dyn Files,
-    key: SegmentKey,
-    identity: u64,
-) -> Result<Option<SegmentHeader>, Error> {
+/// The header at the front of a segment's file, whosever it is.
+///
+/// # Errors
+/// The file system's.
+pub fn read_header(files: &dyn Files, key: SegmentKey) -> Result<Option<SegmentHeader>, Error> {
     let path = key.path();
     let mut bytes = 1 << 16;
     loop {
         let front = files.read(&path, 0, bytes).map_err(failed("reading", &path))?;
         let found = SegmentHeader::read(&front).map(|(header, ..)| header);
         if found.is_some() || front.len() < bytes || bytes >= HEADER_BYTES_MAX {
-            return Ok(found.filter(|header| header.key == key && header.identity == identity));
+            return Ok(found);
         }
         bytes = HEADER_BYTES_MAX;
     }

@@ -94,8 +94,13 @@ fn dir_of(path: &str) -> &str {
 impl Files for MemoryFiles {
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let state = self.state.borrow();
-        let within = state.live.keys().filter(|path| dir_of(path) == dir);
-        Ok(within.filter_map(|path| path.rsplit('/').next().map(str::to_owned)).collect())
+        let within = |path: &String| {
+            let rest =
+                if dir.is_empty() { path } else { path.strip_prefix(dir)?.strip_prefix('/')? };
+            rest.split('/').next().map(str::to_owned)
+        };
+        let names: BTreeSet<_> = state.live.keys().filter_map(within).collect();
+        Ok(names.into_iter().collect())
     }
 
     fn size(&self, path: &str) -> io::Result<Option<u64>> {

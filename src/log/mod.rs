@@ -15,6 +15,7 @@ mod append;
 mod cache;
 pub mod clean;
 mod cleaning;
+pub mod examine;
 mod files;
 pub mod frame;
 pub mod index;
@@ -22,6 +23,7 @@ pub mod inspect;
 pub mod manifest;
 #[cfg(test)]
 mod memory;
+pub mod misplaced;
 mod partition;
 mod read;
 pub mod recovery;

@@ -67,6 +67,11 @@ impl Recovered {
         self.layouts.get(&(stream.0, partition.0)).cloned().unwrap_or_default()
     }
 
+    /// What is needed of segments, by partition.
+    pub fn runs(&self) -> impl Iterator<Item = &(SegmentKey, Span)> {
+        self.layouts.values().flat_map(|layout| &layout.spans)
+    }
+
     /// Holes of all partitions.
     pub fn holes(&self) -> impl Iterator<Item = OffsetRange> {
         self.layouts.iter().flat_map(|(&(stream, partition), layout)| {

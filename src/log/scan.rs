@@ -17,8 +17,10 @@ use crate::record::Offset;
 use crate::record::batch::{self, BatchHeader};
 
 mod frames;
+mod recall;
 
 pub use frames::frames_over_damage;
+pub(super) use frames::holds_frames_of;
 use frames::{Place, first_in_place, frame_at, is_torn, next_in_place, proves_durable};
 
 /// The smallest block that a log may have: frames start at multiples of it.
@@ -56,6 +58,8 @@ pub struct LogScan {
     damages: Vec<Damage>,
     /// Partitions of which damage may have taken the last records, however many.
     uncertain: BTreeSet<(u32, u32)>,
+    /// Those of them that were before the last segment.
+    uncertain_before: BTreeSet<(u32, u32)>,
     /// The last segment that was seen.
     last: Option<Last>,
     /// Where something that was never acknowledged stands behind the log's end.
@@ -160,6 +164,7 @@ impl LogScan {
     /// A segment's whole file. `followed`: a later segment of the log was begun, and so all of this
     /// one was durable.
     pub fn scan(&mut self, key: SegmentKey, file: &[u8], followed: bool) {
+        self.uncertain_before.clone_from(&self.uncertain);
         let identity = segment::identity(self.seed, key);
         let found = SegmentHeader::read(file);
         let foreign = found.is_some();
@@ -330,13 +335,8 @@ impl LogScan {
                         continue;
                     }
                     let entry = IndexEntry::of(&header, (at + batch_at) as u32);
-                    add_batch(
-                        runs.entry((stream, partition)).or_default(),
-                        key,
-                        entry,
-                        stream,
-                        partition,
-                    );
+                    let runs = runs.entry((stream, partition)).or_default();
+                    add_batch(runs, entry, stream, partition);
                     self.move_next(stream, partition, header.next_offset());
                     self.uncertain.remove(&(stream, partition));
                 }
@@ -402,17 +402,14 @@ impl LogScan {
     }
 }
 
-/// Adds a batch to the runs of its partition. In a chain a jump in the offsets, as damage leaves it,
-/// begins a new run; in a moved segment ranges do.
-fn add_batch(
-    runs: &mut Vec<IndexRow>,
-    key: SegmentKey,
-    entry: IndexEntry,
-    stream: u32,
-    partition: u32,
-) {
-    let goes_on = |row: &IndexRow| row.entries.last().is_none_or(|last| last.next() == entry.base);
-    match runs.last_mut().filter(|row| key.moved || goes_on(row)) {
+/// Adds a batch to the runs of its partition. A jump in the offsets, as damage leaves it, begins a
+/// new run, but within a range of a moved segment.
+fn add_batch(runs: &mut Vec<IndexRow>, entry: IndexEntry, stream: u32, partition: u32) {
+    let goes_on = |row: &IndexRow| match row.range {
+        Some(range) => range.from <= entry.base.0 && entry.next().0 <= range.to,
+        None => row.entries.last().is_none_or(|last| last.next() == entry.base),
+    };
+    match runs.last_mut().filter(|row| goes_on(row)) {
         Some(row) => row.entries.push(entry),
         None => {
             let entries = vec![entry];

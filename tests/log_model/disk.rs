@@ -52,13 +52,13 @@ impl File {
 }
 
 /// A change of a directory that is not durable yet, with what undoes it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Change {
     Removed(String, File),
     Renamed { from: String, to: String, replaced: Option<File> },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Disk {
     files: BTreeMap<String, File>,
     /// Changes of directories that are not durable, oldest first; the journal keeps their order.
@@ -203,6 +203,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Power is lost after `left` changes, if at all.
+    pub fn new(disk: Disk, left: Option<usize>) -> Self {
+        Self { disk: RefCell::new(disk), left: Cell::new(left) }
+    }
+
     fn step(&self) -> io::Result<()> {
         match self.left.get() {
             None => Ok(()),

@@ -1,6 +1,5 @@
 //! The driver's part, simulated: commits, requests, recovery, the manifest.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use tidegate::log::clean::{Job, Tally, clean};
@@ -233,8 +232,7 @@ impl Engine {
 
     /// The cleaner does a job to its end.
     fn clean(&mut self, shard: usize, job: &Job) {
-        let files =
-            Attempt { disk: RefCell::new(std::mem::take(&mut self.disk)), left: Cell::new(None) };
+        let files = Attempt::new(std::mem::take(&mut self.disk), None);
         let log = &mut self.shards[shard].log;
         let ended = clean(&files, job, &mut |moved| log.on_moved(&moved));
         self.disk = files.disk.into_inner();
@@ -246,8 +244,8 @@ impl Engine {
 
     /// The process ends while the cleaner is at a job.
     fn clean_in_part(disk: &mut Disk, job: &Job) {
-        let left = Cell::new(Some(disk.random.below(40)));
-        let files = Attempt { disk: RefCell::new(std::mem::take(disk)), left };
+        let left = disk.random.below(40);
+        let files = Attempt::new(std::mem::take(disk), Some(left));
         clean(&files, job, &mut |_| ());
         *disk = files.disk.into_inner();
     }
@@ -342,10 +340,7 @@ impl Engine {
             wall_ms: self.wall_ms,
         };
         let mut random = self.random().clone();
-        let files = Attempt {
-            disk: RefCell::new(std::mem::take(&mut self.disk)),
-            left: Cell::new(interrupt_in),
-        };
+        let files = Attempt::new(std::mem::take(&mut self.disk), interrupt_in);
         let started = start::start(&files, &wanted, &mut || random.next());
         self.disk = files.disk.into_inner();
         self.random().0 = random.0;

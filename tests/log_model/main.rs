@@ -8,6 +8,7 @@ mod engine;
 mod model;
 #[path = "../shards/random.rs"]
 mod random;
+mod repairing;
 
 use std::cell::Cell;
 

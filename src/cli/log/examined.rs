@@ -5,9 +5,9 @@
 //! read one ahead of the one that is checked. Nothing is changed.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::{fmt, io, thread};
+use std::{fmt, thread};
 
 use serde::Serialize;
 
@@ -17,14 +17,17 @@ use super::{Error, beside};
 use crate::driver::data_dir;
 use crate::driver::disk_files::DiskFiles;
 use crate::driver::read_ahead::{ReadAhead, Unreadable};
-use crate::log::index::{IndexEntry, Span, decode};
-use crate::log::inspect::{self, Recovery};
+use crate::log::examine::Examination;
+use crate::log::index::{Span, decode, entries_of};
+use crate::log::inspect;
 use crate::log::manifest::{OffsetRange, SealedSegment};
+use crate::log::misplaced::{self, Placed};
 use crate::log::scan::{Damage, HOLDS_ANOTHER, UNCERTAIN_OFFSETS};
-use crate::log::segment::SegmentHeader;
-use crate::log::start::{self, MANIFEST};
+use crate::log::start::MANIFEST;
 use crate::log::{Files, SegmentKey};
 use crate::record::{PartitionId, StreamId};
+
+const PUT_BACK: &str = "`tidegate log repair` puts it back";
 
 /// Something that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,22 +72,14 @@ impl fmt::Display for Lost {
 /// What reading everything came to.
 #[derive(Debug)]
 pub struct Examined {
-    /// What the next start would go on from.
-    pub recovery: Recovery,
+    /// What is there.
+    pub found: Examination,
     /// What is wrong, by file and byte.
     pub faults: Vec<Fault>,
     /// Everything that damage took, also what the directory itself knows of.
     pub lost: Vec<Lost>,
-    /// Segments whose index files are there and agree with them.
-    pub indexed: BTreeSet<SegmentKey>,
-    /// Segments that are in no log, or hold nothing that was acknowledged.
-    pub foreign: Vec<SegmentKey>,
     /// Bytes that were read.
     pub bytes: u64,
-    /// Record batches that hold, and records in them.
-    pub batches: u64,
-    /// Records in them.
-    pub records: u64,
 }
 
 impl Examined {
@@ -96,138 +91,51 @@ impl Examined {
         let files = DiskFiles::new(&directory.path);
         let failed = |cause| Error::from(data_dir::Error::new(&directory.path, cause));
         let manifest = &directory.manifest;
-        let keys = inspect::segments(&files, manifest).map_err(failed)?;
+        let misplaced = misplaced::find(&files, manifest).map_err(failed)?;
+        let placed = Placed::new(&files, &files, &misplaced);
+        let keys = inspect::segments(&placed, manifest).map_err(failed)?;
+        let paths: Vec<_> = keys.iter().map(|key| placed.path(&key.path()).to_owned()).collect();
         let mut bytes = 0;
-        for key in &keys {
-            bytes += size(&files, directory, &key.path())?;
+        for path in &paths {
+            bytes += size(&files, directory, path)?;
         }
-        let paths = keys.iter().map(SegmentKey::path).collect();
         let mut progress = Progress::new(bytes);
-        let mut indexes = Indexes::default();
-        let (recovery, unreadable) = thread::scope(|scope| {
+        let (found, unreadable) = thread::scope(|scope| {
             let ahead = ReadAhead::start(scope, (&files, directory.lock()), paths, |bytes| {
                 progress.advance(bytes);
             });
-            let recovery = inspect::examine(&ahead, manifest, &mut |key, index| {
-                indexes.take(&ahead, key, index)
-            });
-            recovery.map(|recovery| (recovery, ahead.into_unreadable()))
+            let found = Examination::of(&ahead, manifest, misplaced.clone());
+            found.map(|found| (found, ahead.into_unreadable()))
         })
         .map_err(failed)?;
         drop(progress);
-        if let Some(cause) = indexes.failed.take() {
-            return Err(Error::Io {
-                what: "reading an index in",
-                path: directory.path.clone(),
-                cause,
-            });
-        }
-        let finding = Finding { directory, files: &files, recovery: &recovery, indexes: &indexes };
-        let lost: Vec<_> = recovery.recovered.holes().map(|hole| named(directory, &hole)).collect();
+        let recovered = &found.recovery.recovered;
+        let lost: Vec<_> = recovered.holes().map(|hole| named(directory, &hole)).collect();
+        let finding = Finding { directory, files: &files, found: &found };
         let mut faults = finding.damages(&unreadable);
+        faults.extend(finding.misplaced());
         faults.extend(finding.indexes_that_disagree());
-        let foreign = finding.foreign().map_err(failed)?;
-        faults.extend(unknown_segments(&foreign, &keys));
+        faults.extend(unknown_segments(&found.foreign, &keys));
         faults.extend(beside::faults(&files, manifest).map_err(|cause| Error::Io {
             what: "reading a file in",
             path: directory.path.clone(),
             cause,
         })?);
         faults.sort_by(|a, b| (&a.file, a.byte).cmp(&(&b.file, b.byte)));
-        let Indexes { agree, batches, records, .. } = indexes;
-        let indexed = agree;
-        Ok(Self { recovery, faults, lost, indexed, foreign, bytes, batches, records })
+        Ok(Self { found, faults, lost, bytes })
     }
-
-    /// Segments in which something does not hold.
-    pub fn harmed(&self) -> BTreeSet<SegmentKey> {
-        self.faults.iter().filter_map(|fault| fault.key).collect()
-    }
-}
-
-/// What each segment's index file should hold, against what it holds.
-#[derive(Debug, Default)]
-struct Indexes {
-    agree: BTreeSet<SegmentKey>,
-    disagree: BTreeSet<SegmentKey>,
-    /// Indexes of segments in which something may be missing.
-    kept: BTreeMap<SegmentKey, Vec<u8>>,
-    batches: u64,
-    records: u64,
-    failed: Option<io::Error>,
-}
-
-impl Indexes {
-    fn take(&mut self, files: &dyn Files, key: SegmentKey, index: Vec<u8>) {
-        let mut runs = BTreeSet::new();
-        let mut has_jumps = false;
-        for (span, entries) in runs_of(&index) {
-            has_jumps |= !runs.insert((span.stream, span.partition));
-            self.batches += entries.len() as u64;
-            self.records += entries.iter().map(|entry| u64::from(entry.record_count)).sum::<u64>();
-        }
-        let path = key.index_path();
-        let there = files.size(&path).and_then(|size| match size {
-            Some(bytes) => files.read(&path, 0, bytes as usize).map(Some),
-            None => Ok(None),
-        });
-        match there {
-            Ok(Some(file)) if is_same(&file, &index) => {
-                self.agree.insert(key);
-                if !has_jumps {
-                    return;
-                }
-            }
-            Ok(Some(_)) => _ = self.disagree.insert(key),
-            Ok(None) => {}
-            Err(cause) => self.failed = Some(cause),
-        }
-        self.kept.insert(key, index);
-    }
-
-    /// Whether what is missing of a partition may be missing at byte `at` of a segment: what stands
-    /// before has lower offsets, what stands behind higher ones.
-    fn may_miss(&self, hole: &OffsetRange, key: SegmentKey, at: u64) -> bool {
-        let runs = self.kept.get(&key).into_iter().flat_map(|index| runs_of(index));
-        let mine =
-            runs.filter(|(span, _)| (span.stream, span.partition) == (hole.stream, hole.partition));
-        mine.flat_map(|(_, entries)| entries).all(|entry| {
-            if u64::from(entry.position) < at {
-                entry.base.0 < hole.to
-            } else {
-                entry.next().0 > hole.from
-            }
-        })
-    }
-}
-
-/// Whether two index files hold the same, whatever they are padded to.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let (short, long) = if one.len() < other.len() { (one, other) } else { (other, one) };
-    long.starts_with(short) && long[short.len()..].iter().all(|byte| *byte == 0)
-}
-
-fn runs_of(index: &[u8]) -> Vec<(Span, Vec<IndexEntry>)> {
-    let spans = decode(index).map(|(_, spans)| spans).unwrap_or_default();
-    let entries = |span: &Span| -> Option<Vec<IndexEntry>> {
-        let located = span.entries?;
-        let bytes = index.get(located.at as usize..)?;
-        (0..located.count as usize).map(|number| IndexEntry::read(bytes, number)).collect()
-    };
-    spans.into_iter().map(|span| (span, entries(&span).unwrap_or_default())).collect()
 }
 
 struct Finding<'a> {
     directory: &'a Directory,
     files: &'a DiskFiles,
-    recovery: &'a Recovery,
-    indexes: &'a Indexes,
+    found: &'a Examination,
 }
 
 impl Finding<'_> {
     /// What does not hold, each with what it took.
     fn damages(&self, unreadable: &[Unreadable]) -> Vec<Fault> {
-        let recovered = &self.recovery.recovered;
+        let recovered = &self.found.recovery.recovered;
         let mut told = BTreeSet::new();
         let damages = recovered.damages.iter().filter(|d| told.insert((d.key, d.at)));
         let mut faults: Vec<_> = damages.map(|damage| self.damage(damage)).collect();
@@ -268,17 +176,27 @@ impl Finding<'_> {
     fn damage(&self, damage: &Damage) -> Fault {
         let mut fault = damage.what.to_owned();
         if damage.what == HOLDS_ANOTHER
-            && let Some(other) = self.header_in(damage.key)
+            && let Ok(Some(other)) = inspect::read_header(self.files, damage.key)
         {
-            let name = other.stem();
-            let _ = write!(fault, ", {name} by its header: if it belongs there, rename it first");
+            let _ = write!(fault, ", {} by its header", other.key.stem());
+            if self.found.misplaced.get(&other.key) == Some(&damage.key) {
+                let _ = write!(fault, "; {PUT_BACK}");
+            }
         }
         Fault { fault, ..Fault::at(damage.key, damage.at) }
     }
 
-    fn header_in(&self, key: SegmentKey) -> Option<SegmentKey> {
-        let front = self.files.read(&key.path(), 0, 1 << 20).ok()?;
-        SegmentHeader::read(&front).map(|(header, ..)| header.key)
+    /// Segments whose bytes are under another one's name, where that one is no worse for it.
+    fn misplaced(&self) -> impl Iterator<Item = Fault> {
+        let harmed = self.found.harmed();
+        let foreign = &self.found.foreign;
+        let misplaced = self.found.misplaced.iter();
+        let misplaced =
+            misplaced.filter(move |(_, at)| !harmed.contains(at) && !foreign.contains(at));
+        misplaced.map(|(key, holder)| {
+            let what = format!("{HOLDS_ANOTHER}, {} by its header; {PUT_BACK}", key.stem());
+            Fault::of_file(holder.path(), what)
+        })
     }
 
     /// Sealed segments whose files are not there, but for those that are among `faults`.
@@ -296,7 +214,7 @@ impl Finding<'_> {
     fn may_take(&self, hole: &OffsetRange, fault: &Fault) -> bool {
         let Some(key) = fault.key else { return false };
         let place = (StreamId(hole.stream), PartitionId(hole.partition));
-        let spans = self.recovery.recovered.layout(place.0, place.1).spans;
+        let spans = self.found.recovery.recovered.layout(place.0, place.1).spans;
         let before = spans.iter().rev().find(|(_, span)| span.next.0 <= hole.from);
         let after = spans.iter().find(|(_, span)| span.base.0 >= hole.to);
         let in_order = |of: &(SegmentKey, Span), is_before: bool| {
@@ -313,14 +231,29 @@ impl Finding<'_> {
         };
         before.is_none_or(|before| in_order(before, true))
             && after.is_none_or(|after| in_order(after, false))
-            && self.indexes.may_miss(hole, key, fault.byte)
+            && self.may_miss(hole, key, fault.byte)
+    }
+
+    /// Whether what is missing of a partition may be missing at byte `at` of a segment: what stands
+    /// before has lower offsets, what stands behind higher ones.
+    fn may_miss(&self, hole: &OffsetRange, key: SegmentKey, at: u64) -> bool {
+        let index = self.found.indexes.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let spans = decode(index).map(|(_, spans)| spans).unwrap_or_default();
+        let place = (hole.stream, hole.partition);
+        let mine = spans.iter().filter(|span| (span.stream, span.partition) == place);
+        mine.filter_map(|span| entries_of(index, span)).flatten().all(|entry| {
+            if u64::from(entry.position) < at {
+                entry.base.0 < hole.to
+            } else {
+                entry.next().0 > hole.from
+            }
+        })
     }
 
     /// Index files that say something else than their segments, which are sound themselves.
     fn indexes_that_disagree(&self) -> Vec<Fault> {
-        let harmed: BTreeSet<_> =
-            self.recovery.recovered.damages.iter().map(|damage| damage.key).collect();
-        let sound = self.indexes.disagree.difference(&harmed);
+        let harmed = self.found.harmed();
+        let sound = self.found.misindexed.difference(&harmed);
         sound
             .map(|key| {
                 let what = "it does not agree with its segment; delete it, and the next start makes \
@@ -328,20 +261,6 @@ impl Finding<'_> {
                 Fault::of_file(key.index_path(), what.to_owned())
             })
             .collect()
-    }
-
-    /// Segments that nothing was found in, though their files are there and not blank.
-    fn foreign(&self) -> Result<Vec<SegmentKey>, start::Error> {
-        let held: BTreeSet<_> = self.recovery.recovered.segments.iter().map(|s| s.key).collect();
-        let mut foreign = Vec::new();
-        for (generation, log) in inspect::log_dirs(self.files)? {
-            for key in inspect::keys(self.files, generation, log)? {
-                if !held.contains(&key) && !inspect::is_blank(self.files, key)? {
-                    foreign.push(key);
-                }
-            }
-        }
-        Ok(foreign)
     }
 }
 

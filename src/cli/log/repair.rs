@@ -28,12 +28,14 @@ Examples:
   tidegate serve --data-dir ./tidegate-mended
 
 Offsets stay what they are. What is lost stays fenced: consumers get CORRUPT_MESSAGE there and can
-go on behind it. A manifest that is gone or damaged is taken from the copy that the last start left.";
+go on behind it. Segments that have changed places are put back. A manifest that is gone or damaged
+is taken from the copy that the last start left.";
 
 /// Copy what is sound to a new directory, or mend in place
 ///
-/// Reads everything first, as `verify` does. Segments that are sound are copied as they are, others
-/// are written anew of what is sound in them.
+/// Reads everything first, as `verify` does. Segments that are sound stay as they are; of the others
+/// every record batch that holds is copied into new segments. What the engine could serve before it
+/// serves afterwards.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = clap::ArgGroup::new("where").required(true).args(["to", "in_place", "dry_run"]))]
@@ -43,8 +45,8 @@ pub struct Args {
     /// Write into this directory, a new or an empty one
     #[arg(long, value_name = "NEWDIR")]
     to: Option<PathBuf>,
-    /// Mend the directory itself. What is replaced or taken out is first copied into a directory
-    /// damaged-N in it
+    /// Mend the directory itself; may be interrupted and called again. What is replaced or taken out
+    /// is moved into a directory damaged-N in it
     #[arg(long)]
     in_place: bool,
     /// Only tell what is damaged and what would be lost
@@ -59,27 +61,28 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         refuse_what_is_there(&args.dir, to, "--to")?;
     }
     let (directory, manifest_copy) = Directory::open_to_repair(&args.dir).map_err(failed)?;
-    let mut examined = Examined::take(&directory).map_err(failed)?;
+    let examined = Examined::take(&directory).map_err(failed)?;
     let mut told = String::new();
     if let Some(copy) = &manifest_copy {
         let _ = writeln!(told, "manifest.json is gone or damaged; {copy} stands for it");
     }
     told += &faults(&examined.faults);
-    for (key, at) in &examined.recovery.torn {
+    for (key, at) in &examined.found.recovery.torn {
         let path = key.path();
         let _ =
             writeln!(told, "{path}, byte {at}: a torn tail, which was never acknowledged, is cut");
     }
     print(&told)?;
-    let is_sound =
-        examined.faults.is_empty() && examined.recovery.torn.is_empty() && manifest_copy.is_none();
+    let is_sound = examined.faults.is_empty()
+        && examined.found.recovery.torn.is_empty()
+        && manifest_copy.is_none();
     let (manifest, done) = match &args.to {
         _ if args.dry_run => {
             let lost = examined.lost.iter().map(ToString::to_string).collect();
             return print(&summary(lost, "nothing was written"));
         }
         Some(to) => {
-            let manifest = copy(&directory, &mut examined, to).map_err(failed)?;
+            let manifest = copy(&directory, &examined, to).map_err(failed)?;
             (
                 manifest,
                 format!("{0} holds what is sound: tidegate serve --data-dir {0}", to.display()),
@@ -87,7 +90,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         None if is_sound => return print("all is sound; nothing was written\n"),
         None => {
-            let (manifest, aside) = mend(&directory, &mut examined).map_err(failed)?;
+            let (manifest, aside) = mend(&directory, &examined).map_err(failed)?;
             (manifest, format!("mended; what was replaced is in {}", aside.display()))
         }
     };
@@ -109,16 +112,14 @@ fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-fn copy(directory: &Directory, examined: &mut Examined, to: &Path) -> Result<Manifest, Error> {
+fn copy(directory: &Directory, examined: &Examined, to: &Path) -> Result<Manifest, Error> {
     let failed = |cause| Error::Io { what: "creating", path: to.to_owned(), cause };
     fs::create_dir_all(to).map_err(failed)?;
     // Held until all is written: no engine starts from half of it.
     let lock = data_dir::lock(to)?;
     let (files, into) = (DiskFiles::new(&directory.path), DiskFiles::new(to));
     // What the disk cannot read is zeros there, and so left out.
-    let from = ReadAhead::none(&files);
-    let recovered = &mut examined.recovery.recovered.clone();
-    let copied = with_job(directory, examined, |job| job.copy(&from, &into, recovered));
+    let copied = job(directory, examined).copy(&ReadAhead::none(&files), &into);
     drop(lock);
     copied.map_err(|cause| Error::Incomplete {
         dir: to.to_owned(),
@@ -126,24 +127,17 @@ fn copy(directory: &Directory, examined: &mut Examined, to: &Path) -> Result<Man
     })
 }
 
-fn mend(directory: &Directory, examined: &mut Examined) -> Result<(Manifest, PathBuf), Error> {
+fn mend(directory: &Directory, examined: &Examined) -> Result<(Manifest, PathBuf), Error> {
     let files = DiskFiles::new(&directory.path);
     let failed = |cause| Error::from(data_dir::Error::new(&directory.path, cause));
     let aside = (0_u32..)
         .map(|number| format!("damaged-{number}"))
         .find(|name| files.list(name).is_ok_and(|names| names.is_empty()))
         .unwrap_or_default();
-    let recovered = &mut examined.recovery.recovered.clone();
-    let mended = with_job(directory, examined, |job| job.in_place(&files, &aside, recovered));
+    let mended = job(directory, examined).in_place(&ReadAhead::none(&files), &files, &aside);
     Ok((mended.map_err(failed)?, directory.path.join(aside)))
 }
 
-fn with_job<T>(directory: &Directory, examined: &Examined, work: impl FnOnce(&Job<'_>) -> T) -> T {
-    work(&Job {
-        manifest: &directory.manifest,
-        harmed: &examined.harmed(),
-        indexed: &examined.indexed,
-        foreign: &examined.foreign,
-        wall_ms: wall_ms(),
-    })
+fn job<'a>(directory: &'a Directory, examined: &'a Examined) -> Job<'a> {
+    Job { manifest: &directory.manifest, examined: &examined.found, wall_ms: wall_ms() }
 }

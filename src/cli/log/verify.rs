@@ -50,13 +50,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let directory = Directory::open(&args.dir).map_err(failed)?;
     let begun = Instant::now();
     let examined = Examined::take(&directory).map_err(failed)?;
-    let torn = examined.recovery.torn.iter().map(|(key, at)| (key.path(), *at));
+    let torn = examined.found.recovery.torn.iter().map(|(key, at)| (key.path(), *at));
     let report = Report {
         sound: examined.faults.is_empty(),
-        segments: examined.recovery.recovered.segments.len(),
+        segments: examined.found.recovery.recovered.segments.len(),
         bytes: examined.bytes,
-        batches: examined.batches,
-        records: examined.records,
+        batches: examined.found.batches,
+        records: examined.found.records,
         seconds: begun.elapsed().as_secs_f64(),
         faults: &examined.faults,
         lost: &examined.lost,

@@ -9,7 +9,6 @@ use super::super::index::IndexEntry;
 use super::super::segment::SegmentKey;
 use super::{Error, Run};
 use crate::log::files::failed;
-use crate::record::batch::BatchHeader;
 
 /// Bytes read at once at the most, but for a larger batch.
 const READ_BYTES: u64 = 1 << 20;
@@ -21,6 +20,8 @@ const APART_BYTES: u64 = 64 << 10;
 pub struct Place {
     pub key: SegmentKey,
     pub entry: IndexEntry,
+    /// Of which stream and partition.
+    pub of: (u32, u32),
     /// The part that it goes to, and its run of that part.
     pub part: usize,
     pub run: usize,
@@ -65,7 +66,8 @@ impl<'a> Source<'a> {
         let mut ordinal = first_ordinal;
         let entries = (0..located.count as usize).filter_map(|at| IndexEntry::read(&bytes, at));
         into.extend(entries.map(|entry| {
-            let place = Place { key, entry, part, run: number, ordinal };
+            let of = (span.stream, span.partition);
+            let place = Place { key, entry, of, part, run: number, ordinal };
             ordinal += u64::from(entry.record_count);
             place
         }));
@@ -74,9 +76,9 @@ impl<'a> Source<'a> {
 
     /// The batch at `places[at]`. What follows closely is read with it.
     pub fn batch(&mut self, places: &[Place], at: usize) -> Result<&[u8], Error> {
-        let Place { key, entry, .. } = places[at];
-        let position = u64::from(entry.position);
-        let end = position + u64::from(entry.bytes);
+        let Place { key, entry, of, .. } = places[at];
+        let position = entry.framed_position();
+        let end = position + entry.framed_bytes() as u64;
         let at_hand = self.at..=self.at + self.piece.len() as u64;
         if self.key != Some(key) || !at_hand.contains(&position) || !at_hand.contains(&end) {
             let length = extent(&places[at..]) as usize;
@@ -86,16 +88,8 @@ impl<'a> Source<'a> {
         }
         let harmed = Error::Harmed { file: FileKey::Segment(key), at: position };
         let start = (position - self.at) as usize;
-        let Some(batch) = self.piece.get(start..start + entry.bytes as usize) else {
-            return Err(harmed);
-        };
-        let sound = BatchHeader::read(batch).is_some_and(|header| {
-            header.base_offset == entry.base
-                && header.batch_bytes == entry.bytes
-                && header.record_count == entry.record_count
-                && header.crc_holds(batch)
-        });
-        if sound { Ok(batch) } else { Err(harmed) }
+        let framed = self.piece.get(start..start + entry.framed_bytes());
+        framed.and_then(|framed| entry.batch_in(of, framed)).ok_or(harmed)
     }
 
     fn read(&mut self, path: &str, at: u64, bytes: usize) -> Result<Vec<u8>, Error> {
@@ -108,10 +102,10 @@ impl<'a> Source<'a> {
 /// Bytes from the first place to the end of the last that lies close enough to what is before it.
 fn extent(places: &[Place]) -> u64 {
     let first = &places[0];
-    let from = u64::from(first.entry.position);
+    let from = first.entry.framed_position();
     let mut end = from;
     for place in places {
-        let (start, bytes) = (u64::from(place.entry.position), u64::from(place.entry.bytes));
+        let (start, bytes) = (place.entry.framed_position(), place.entry.framed_bytes() as u64);
         let far = start < end || start - end > APART_BYTES || start + bytes - from > READ_BYTES;
         if place.key != first.key || (far && end > from) {
             break;

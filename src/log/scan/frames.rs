@@ -94,6 +94,11 @@ pub(super) fn whole_frames(file: &[u8], from: usize) -> impl Iterator<Item = (us
     })
 }
 
+/// Whether a file holds a whole frame of the segment with `identity`.
+pub fn holds_frames_of(identity: u64, file: &[u8]) -> bool {
+    whole_frames(file, 0).any(|(_, frame)| frame.header.segment_identity == identity)
+}
+
 /// The first whole frame of a segment whose header is lost, and the log position at which its file
 /// begins. A frame that a misdirected write left where it does not belong gives another one: the
 /// segments of a chain are as long as one another and no file is longer, so that few are possible,
