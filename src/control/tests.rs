@@ -25,7 +25,7 @@ fn registry() -> Arc<Registry> {
 }
 
 fn started(registry: &Arc<Registry>) -> ControlHandle {
-    start("127.0.0.1:0".parse().unwrap(), Arc::clone(registry), None).unwrap()
+    start("127.0.0.1:0".parse().unwrap(), Arc::clone(registry), Reloading::default(), None).unwrap()
 }
 
 /// Status line and body of a GET.
@@ -164,7 +164,8 @@ fn health_and_readiness_answer_with_the_reason() {
 fn a_taken_port_is_an_error_at_start() {
     let registry = registry();
     let control = started(&registry);
-    let error = start(control.address(), Arc::clone(&registry), None).unwrap_err();
+    let error =
+        start(control.address(), Arc::clone(&registry), Reloading::default(), None).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
 }
 
@@ -185,7 +186,8 @@ fn stopping_does_not_wait_for_silent_clients() {
 fn the_control_thread_keeps_to_its_cores() {
     let core = cores::allowed().unwrap().iter().last().unwrap();
     let cores = Some(CoreSet::from_iter([core]));
-    let control = start("127.0.0.1:0".parse().unwrap(), registry(), cores).unwrap();
+    let control =
+        start("127.0.0.1:0".parse().unwrap(), registry(), Reloading::default(), cores).unwrap();
     get(&control, "/healthz");
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let confined = tasks

@@ -47,6 +47,14 @@ impl Rulebook {
         Self { plan, streams, dead_letters, groups, runner, has_run: false }
     }
 
+    /// Takes the place of `old`, and takes over what alone outlives a message: the names that
+    /// Sparkplug's births gave, and buffers that have their size.
+    #[must_use]
+    pub fn after(mut self, old: Self) -> Self {
+        self.runner = old.runner;
+        self
+    }
+
     /// Forgets the records of the last message.
     #[inline]
     pub fn begin(&mut self) {
