@@ -19,6 +19,7 @@ mod message;
 mod mqtt;
 mod options;
 mod publish;
+mod redrive;
 mod stopping;
 mod timers;
 
