@@ -1,11 +1,13 @@
 //! `tidegate rules`: are rules right, what do they do, and what do they make of samples?
 //!
 //! Starts nothing; reads the files that are named and, with `--config`, the configuration, whose
-//! streams rules may read. `redrive` alone talks to a running engine.
+//! streams rules may read. `reload` and `redrive` talk to a running
+//! engine.
 
 mod dead_letter;
 mod redrive;
 mod redriven;
+mod reload;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
@@ -33,7 +35,7 @@ A line of samples is a payload, or {\"topic\": …, \"clientid\": …, \"payload
 \"payload\" is any bytes. docs/rules.md is the manual.
 Exit codes: 0 all is well, 1 a sample could not be evaluated, 2 the rules are wrong.";
 
-/// Check, explain and try rules, and redrive what they could not evaluate
+/// Check, explain, try and reload rules, and redrive what they could not evaluate
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -48,6 +50,7 @@ enum Command {
     /// What does each rule read, test and write?
     Explain(Files),
     Try(Try),
+    Reload(reload::Args),
     Redrive(redrive::Args),
 }
 
@@ -94,6 +97,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         Command::Explain(files) => failure::print(&planned(files)?.to_string()),
         Command::Try(args) => try_samples(args),
+        Command::Reload(args) => reload::run(args),
         Command::Redrive(args) => redrive::run(args),
     }
 }

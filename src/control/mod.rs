@@ -167,7 +167,7 @@ async fn readyz(State(registry): State<Arc<Registry>>) -> Response {
 }
 
 async fn reload(State(sources): State<Sources>, headers: HeaderMap) -> Response {
-    rules::reload(sources.reloading, headers).await
+    rules::reload(&sources.registry, &sources.reloading, headers).await
 }
 
 fn verdict(verdict: Result<(), String>) -> Response {

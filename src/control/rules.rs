@@ -5,10 +5,13 @@
 
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+
+use crate::observe::Registry;
 
 /// Who reads rules again; it is there once every shard accepts.
 pub type Reloading = Arc<OnceLock<Arc<dyn Reload>>>;
@@ -89,8 +92,22 @@ impl std::fmt::Display for Reloaded {
     }
 }
 
+/// How long after the last shard accepts whoever reloads may take to be there, and how often it is
+/// looked for.
+const STARTS_MAX: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
 /// Answers `POST /api/rules/reload`.
-pub(super) async fn reload(reloading: Reloading, headers: HeaderMap) -> Response {
+pub(super) async fn reload(
+    registry: &Registry,
+    reloading: &Reloading,
+    headers: HeaderMap,
+) -> Response {
+    let until = Instant::now() + STARTS_MAX;
+    // Who has seen that every shard accepts is not told that the engine starts.
+    while reloading.get().is_none() && registry.readiness().is_ok() && Instant::now() < until {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
     let Some(engine) = reloading.get().map(Arc::clone) else {
         let why = "the engine is still starting".to_owned();
         return answer(&headers, Err(Refused::Unavailable(why)));

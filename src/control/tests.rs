@@ -211,3 +211,53 @@ fn the_document_lists_every_metric() {
         .collect();
     assert_eq!(documented, metric_names().collect::<Vec<_>>());
 }
+
+/// Reloads as it is told.
+struct Told(Result<Reloaded, Refused>);
+
+impl Reload for Told {
+    fn reload(&self) -> Result<Reloaded, Refused> {
+        self.0.clone()
+    }
+}
+
+#[test]
+fn reloads_are_answered_as_json_and_as_text() {
+    let registry = registry();
+    let reloading = Reloading::default();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let control = start(address, Arc::clone(&registry), Arc::clone(&reloading), None).unwrap();
+    let post = |accept: &str| {
+        let mut stream = TcpStream::connect(control.address()).unwrap();
+        write!(
+            stream,
+            "POST /api/rules/reload HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+    };
+    let (status, body) = post("*/*");
+    assert_eq!(status, "503");
+    assert_eq!(body, "{\"errors\":[{\"message\":\"the engine is still starting\"}]}\n");
+    let wrong = |file: Option<&str>, text: &str| Wrong {
+        file: file.map(str::to_owned),
+        line: file.map(|_| 3),
+        column: file.map(|_| 7),
+        message: "no".to_owned(),
+        text: text.to_owned(),
+    };
+    let refused = Refused::Rules(vec![wrong(Some("a.sql"), "a.sql:3:7: no"), wrong(None, "no")]);
+    assert!(reloading.set(Arc::new(Told(Err(refused)))).is_ok());
+    let (status, body) = post("application/json");
+    let expected = "{\"errors\":[{\"column\":7,\"file\":\"a.sql\",\"line\":3,\"message\":\"no\"},\
+                    {\"message\":\"no\"}]}\n";
+    assert_eq!((status.as_str(), body.as_str()), ("422", expected));
+    let (status, body) = post("text/plain");
+    assert_eq!((status.as_str(), body.as_str()), ("422", "a.sql:3:7: no\nno\n"));
+    let (head, _) = get(&control, "/api/rules/reload");
+    assert!(head.starts_with("HTTP/1.1 405"), "{head}");
+}

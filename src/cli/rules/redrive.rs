@@ -26,7 +26,7 @@ use crate::transform::rules::DEAD_LETTERS;
 const EXAMPLES: &str = "\
 Examples:
   tidegate rules redrive --dry-run                       what is there?
-  curl -X POST http://127.0.0.1:8080/api/rules/reload    the mended rules take effect
+  tidegate rules reload                                  the mended rules take effect
   tidegate rules redrive --rule hot --since 2h --state /var/lib/tidegate/redriven.json
 
 Exit codes: 0 all were redriven, 1 some were not, 2 it was called wrongly.";
