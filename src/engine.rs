@@ -7,13 +7,14 @@
 mod banner;
 mod inject;
 mod options;
+mod reload;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, CoreSet, Prepare, Problem};
+use crate::config::{Config, CoreSet, Loaded, Prepare, Problem};
 use crate::driver::cleaner::{self, Order};
 use crate::driver::cores::{self, Layout, Machine};
 use crate::driver::data_dir::{self, DataDir};
@@ -21,14 +22,16 @@ use crate::driver::disk::{self, Disk};
 use crate::driver::launch::{self, Launch};
 use crate::driver::open_connections::OpenConnections;
 use crate::driver::preflight;
-use crate::driver::stop::StopSignals;
-use crate::driver::ways::{self, Stopper};
+use crate::driver::process_signals::{Asked, Signals};
+use crate::driver::ways::{self, ChangeWay, Stopper};
 use crate::driver::{listen, storage};
 use crate::log::start::{SPARE_DIR, StreamWanted, Wanted};
 use crate::observe::Registry;
 use crate::record::ShardId;
 use crate::transform::rules::Plan;
 use crate::{control, observe};
+use control::{Reload as _, Reloading};
+use reload::Reloader;
 
 pub use inject::CommitDelay;
 
@@ -89,29 +92,42 @@ struct Ground {
     plan: Arc<Plan>,
 }
 
-/// Runs the engine until it is told to stop; the streams of `plan` are in `config`. `delays` are for
-/// tests.
+/// Shards that accept.
+struct Shards {
+    stopper: Stopper,
+    /// By shard.
+    change_ways: Vec<ChangeWay>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Runs the engine until it is told to stop. `delays` are for tests.
 ///
 /// # Errors
 /// [`Error`], all of them before the first message is taken.
-pub fn run(config: Config, plan: Plan, delays: &[CommitDelay]) -> Result<(), Error> {
+pub fn run(loaded: Loaded, delays: &[CommitDelay]) -> Result<(), Error> {
+    let Loaded { config, plan, rules, .. } = loaded;
     let base = Instant::now();
-    let signals = StopSignals::block().map_err(system("blocking signals"))?;
+    let signals = Signals::block().map_err(system("blocking signals"))?;
     let mut ground = prepare(&config, plan, delays)?;
-    let registry = Arc::new(registry(&ground));
+    let registry = Arc::new(registry(&config, &ground));
+    let reloading = Reloading::default();
     let control = control::start(
         config.http.listen,
         Arc::clone(&registry),
+        Arc::clone(&reloading),
         Some(ground.layout.control.clone()),
     )
     .map_err(system(format!("listening on {} (--http-listen)", config.http.listen)))?;
     let (dir, control_cores) = (&ground.data.path, ground.layout.control.clone());
     let cleaner = cleaner::start(dir, config.log.clean_bytes_per_second, control_cores)
         .map_err(system("starting a thread"))?;
-    let (stopper, threads) =
+    let Shards { stopper, change_ways, threads } =
         start_shards(&config, &mut ground, &registry, (base, cleaner.orders()))?;
     banner::print(&config, &ground, control.address());
-    std::thread::spawn(move || watch(signals, &stopper));
+    let reloader = Arc::new(Reloader::new(rules, config, ground, registry, change_ways));
+    // Nobody else sets it.
+    let _ = reloading.set(Arc::clone(&reloader) as _);
+    std::thread::spawn(move || watch(signals, &stopper, reloader));
     for thread in threads {
         // A panic has ended the process already.
         let _ = thread.join();
@@ -122,14 +138,36 @@ pub fn run(config: Config, plan: Plan, delays: &[CommitDelay]) -> Result<(), Err
     Ok(())
 }
 
-/// Waits for the signals that stop the engine.
-fn watch(signals: StopSignals, stopper: &Stopper) {
-    signals.wait();
-    tracing::info!("stopping: committing and acknowledging what was taken; once more ends at once");
-    stopper.stop();
-    let signal = signals.wait();
-    eprintln!("tidegate: ended at once by a second signal; what was acknowledged is on disk");
-    std::process::exit(128 + signal);
+/// Does what signals ask for.
+fn watch(signals: Signals, stopper: &Stopper, reloader: Arc<Reloader>) {
+    let (ask, asked) = mpsc::sync_channel::<()>(1);
+    // A thread of its own, so that no reload keeps the engine from stopping.
+    std::thread::spawn(move || {
+        while asked.recv().is_ok() {
+            // Both ends are in the log.
+            let _ = reloader.reload();
+        }
+    });
+    let mut stopping = false;
+    loop {
+        match signals.wait() {
+            // One that waits already will read what stands in the files then.
+            Asked::Reload => drop(ask.try_send(())),
+            Asked::Stop(signal) if stopping => {
+                eprintln!(
+                    "tidegate: ended at once by a second signal; what was acknowledged is on disk"
+                );
+                std::process::exit(128 + signal);
+            }
+            Asked::Stop(_) => {
+                stopping = true;
+                tracing::info!(
+                    "stopping: committing and acknowledging what was taken; once more ends at once"
+                );
+                stopper.stop();
+            }
+        }
+    }
 }
 
 /// Asks the machine for everything that is needed, and recovers the data directory.
@@ -237,13 +275,13 @@ fn bind(config: &Config, shards: u32) -> Result<Vec<(OwnedFd, OwnedFd)>, Error> 
         .collect()
 }
 
-fn registry(ground: &Ground) -> Registry {
+fn registry(config: &Config, ground: &Ground) -> Registry {
     let manifest = &ground.data.manifest;
     Registry::new(observe::EngineInfo {
         version: env!("CARGO_PKG_VERSION"),
         shards: ground.shards,
         partitions: manifest.partitions,
-        streams: options::stream_infos(manifest, &ground.data, &ground.plan),
+        streams: options::stream_infos(config, manifest, &ground.plan),
         started: SystemTime::now(),
     })
 }
@@ -254,7 +292,7 @@ fn start_shards(
     ground: &mut Ground,
     registry: &Registry,
     (base, orders): (Instant, mpsc::Sender<Order>),
-) -> Result<(Stopper, Vec<std::thread::JoinHandle<()>>), Error> {
+) -> Result<Shards, Error> {
     let streams = options::streams(config, ground);
     let needed = options::log(config, ground, ShardId(0), &streams).segment_bytes_min();
     if config.log.segment_bytes < needed {
@@ -264,7 +302,8 @@ fn start_shards(
     let recovered = Arc::new(std::mem::take(&mut ground.data.recovered));
     let needs = Arc::new(recovered.needs(ground.shards));
     let open = Arc::new(OpenConnections::new(ground.connections_max, config.kafka.connections_max));
-    let (entrances, stopper) = ways::entrances(ground.shards).map_err(system("making eventfds"))?;
+    let (entrances, stopper, change_ways) =
+        ways::entrances(ground.shards).map_err(system("making eventfds"))?;
     let listeners = std::mem::take(&mut ground.listeners);
     let mut threads = Vec::new();
     let (tell, told) = mpsc::channel();
@@ -308,7 +347,7 @@ fn start_shards(
     }
     drop(tell);
     await_shards(&told, ground.shards)?;
-    Ok((stopper, threads))
+    Ok(Shards { stopper, change_ways, threads })
 }
 
 /// Waits until every shard accepts. One that cannot start says why; those that only miss it do not.

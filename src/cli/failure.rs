@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::config::Problem;
+use crate::config::{Mistake, Problem};
 
 /// Why a command did not do what it was asked to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ impl Failure {
     }
 
     /// Its rules are wrong, a line a problem: exit code 2.
-    pub fn of_rules(messages: Vec<String>) -> Self {
-        Self { code: 2, messages }
+    pub fn of_rules(wrong: Vec<Mistake>) -> Self {
+        Self { code: 2, messages: wrong.iter().map(Mistake::to_string).collect() }
     }
 
     /// It is configured wrongly: exit code 2.

@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod cores;
 mod failure;
+mod kafka;
 mod log;
 mod rules;
 mod settings;

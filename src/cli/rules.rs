@@ -1,13 +1,21 @@
 //! `tidegate rules`: are rules right, what do they do, and what do they make of samples?
 //!
 //! Starts nothing; reads the files that are named and, with `--config`, the configuration, whose
-//! streams rules may read.
+//! streams rules may read. `reload` and `redrive` talk to a running
+//! engine.
+
+mod dead_letter;
+mod redrive;
+mod redriven;
+mod reload;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -23,10 +31,11 @@ Examples:
   tidegate rules try --rule rules/hot.sql --input samples.jsonl
 
 A line of samples is a payload, or {\"topic\": …, \"clientid\": …, \"payload\": …} with, if you like,
-\"qos\", \"retain\", \"username\", \"content_type\", \"user_properties\": {…}. docs/rules.md is the manual.
+\"qos\", \"retain\", \"username\", \"content_type\", \"user_properties\": {…}; \"payload_base64\" in place of
+\"payload\" is any bytes. docs/rules.md is the manual.
 Exit codes: 0 all is well, 1 a sample could not be evaluated, 2 the rules are wrong.";
 
-/// Check, explain and try rules
+/// Check, explain, try and reload rules, and redrive what they could not evaluate
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -41,6 +50,8 @@ enum Command {
     /// What does each rule read, test and write?
     Explain(Files),
     Try(Try),
+    Reload(reload::Args),
+    Redrive(redrive::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,6 +97,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         Command::Explain(files) => failure::print(&planned(files)?.to_string()),
         Command::Try(args) => try_samples(args),
+        Command::Reload(args) => reload::run(args),
+        Command::Redrive(args) => redrive::run(args),
     }
 }
 
@@ -106,7 +119,8 @@ fn planned(args: &Files) -> Result<Plan, Failure> {
 struct Sample<'a> {
     topic: String,
     #[serde(borrow)]
-    payload: &'a RawValue,
+    payload: Option<&'a RawValue>,
+    payload_base64: Option<Base64>,
     clientid: Option<String>,
     #[serde(default)]
     qos: u8,
@@ -116,6 +130,36 @@ struct Sample<'a> {
     content_type: Option<String>,
     #[serde(default)]
     user_properties: std::collections::BTreeMap<String, String>,
+}
+
+/// Bytes as base64 with padding (RFC 4648, section 4).
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Base64(Vec<u8>);
+
+impl TryFrom<String> for Base64 {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut bytes = vec![0; text.len()];
+        let count = STANDARD.decode_slice(&text, &mut bytes);
+        bytes.truncate(count.map_err(|error| format!("payload_base64: {error}"))?);
+        Ok(Self(bytes))
+    }
+}
+
+impl Sample<'_> {
+    /// The payload; one that is no JSON is a string of it.
+    fn payload(&self) -> Vec<u8> {
+        match (&self.payload_base64, self.payload) {
+            (Some(Base64(bytes)), _) => bytes.clone(),
+            (None, Some(raw)) => match serde_json::from_str::<String>(raw.get()) {
+                Ok(text) => text.into_bytes(),
+                Err(_) => raw.get().as_bytes().to_vec(),
+            },
+            (None, None) => Vec::new(),
+        }
+    }
 }
 
 impl Properties for std::collections::BTreeMap<String, String> {
@@ -178,10 +222,13 @@ struct Trial<'a> {
 impl Trial<'_> {
     /// Runs a line through the plan, and shows what came of it.
     fn sample(&mut self, line: &[u8]) -> String {
-        let sample: Option<Sample<'_>> = serde_json::from_slice(line).ok();
+        // With both or neither of the payloads it is a payload itself.
+        let sample = serde_json::from_slice::<Sample<'_>>(line)
+            .ok()
+            .filter(|sample| sample.payload.is_some() != sample.payload_base64.is_some());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let properties = std::collections::BTreeMap::new();
-        let text;
+        let payload;
         let (mut topic, mut input) = (
             self.args.topic.as_deref(),
             Input {
@@ -199,13 +246,11 @@ impl Trial<'_> {
         );
         if let Some(sample) = &sample {
             topic = Some(&sample.topic);
-            // A payload that is no JSON is a string of it.
-            text = serde_json::from_str::<String>(sample.payload.get()).ok();
-            let payload = text.as_deref().unwrap_or_else(|| sample.payload.get());
+            payload = sample.payload();
             input = Input {
                 topic: &sample.topic,
                 client_id: sample.clientid.as_deref().unwrap_or(&self.args.clientid),
-                payload: payload.as_bytes(),
+                payload: &payload,
                 qos: sample.qos,
                 retain: sample.retain,
                 username: sample.username.as_deref(),

@@ -9,10 +9,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{Failure, Settings};
+use crate::config::Loaded;
 use crate::config::keys::VARIABLE_LOG;
-use crate::config::{Config, Loaded};
 use crate::engine::CommitDelay;
-use crate::transform::rules::Plan;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +21,8 @@ Examples:
   TIDEGATE_KAFKA_ADVERTISE=broker.example.org tidegate serve --kafka-listen 0.0.0.0:9092
 
 `-h` shows the flags that are set most, `--help` all. SIGTERM or Ctrl-C stops cleanly: what was
-accepted is committed and acknowledged; a second one stops at once.";
+accepted is committed and acknowledged; a second one stops at once. SIGHUP reads the files of rules
+again, as POST /api/rules/reload does: all of them are right and take effect, or the old ones stay.";
 
 /// Run the engine
 ///
@@ -48,22 +48,22 @@ pub struct Args {
 /// Loads the configuration and hands it to `engine`, which returns when the engine has stopped.
 pub fn run<E: Error>(
     args: &Args,
-    engine: impl FnOnce(Config, Plan, &[CommitDelay]) -> Result<(), E>,
+    engine: impl FnOnce(Loaded, &[CommitDelay]) -> Result<(), E>,
 ) -> Result<(), Failure> {
     let filter = filter(&args.log)?;
     let loaded = args.settings.load()?;
     start_log(filter)?;
-    start(loaded, |config, plan| engine(config, plan, &args.inject_commit_delay))
+    start(loaded, |loaded| engine(loaded, &args.inject_commit_delay))
 }
 
 fn start<E: Error>(
     loaded: Loaded,
-    engine: impl FnOnce(Config, Plan) -> Result<(), E>,
+    engine: impl FnOnce(Loaded) -> Result<(), E>,
 ) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    engine(loaded.config, loaded.plan).map_err(|error| Failure::at_run_time(&error))
+    engine(loaded).map_err(|error| Failure::at_run_time(&error))
 }
 
 fn filter(text: &str) -> Result<EnvFilter, Failure> {
@@ -110,8 +110,8 @@ mod tests {
     fn the_engine_gets_the_configuration() {
         let alone = Alone::try_parse_from(["serve", "--shards", "3"]).unwrap();
         let mut shards = None;
-        let result = start(alone.args.settings.load().unwrap(), |config, _| {
-            shards = config.shards;
+        let result = start(alone.args.settings.load().unwrap(), |loaded| {
+            shards = loaded.config.shards;
             Err(io::Error::other("no disk"))
         });
         assert_eq!(shards, Some(3));

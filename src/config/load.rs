@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{ROWS, Row, VARIABLE_CONFIG, VARIABLE_LOG, VARIABLE_PREFIX, nearest};
 use super::problem::{FilePlace, Place, Problem};
 use super::section::{About, Given, Section};
-use super::{Config, Stream, rules};
+use super::{Config, Mistake, RuleSource, Stream};
 use crate::transform::rules::Plan;
 
 /// The configuration file.
@@ -102,6 +102,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// The rules; their streams are in the configuration.
     pub plan: Plan,
+    /// Where the rules came from, to be read again.
+    pub rules: RuleSource,
 }
 
 /// Joins the sources and checks the result. The problems are never an empty list.
@@ -142,12 +144,15 @@ impl Loading {
             return Err(problems);
         }
         self.warnings.extend(self.config.warnings());
-        let mut config = self.config;
-        let plan = rules::load(&mut config, &self.base).map_err(|lines| {
-            let problem = |what| Problem { keys: Vec::new(), place: None, what, remedy: None };
-            lines.into_iter().map(problem).collect::<Vec<_>>()
+        let rules = RuleSource::new(self.config, &self.base);
+        let (plan, config) = rules.load().map_err(|wrong| {
+            let problem = |mistake: Mistake| {
+                let what = mistake.to_string();
+                Problem { keys: Vec::new(), place: None, what, remedy: None }
+            };
+            wrong.into_iter().map(problem).collect::<Vec<_>>()
         })?;
-        Ok(Loaded { config, origins: self.origins, warnings: self.warnings, plan })
+        Ok(Loaded { config, origins: self.origins, warnings: self.warnings, plan, rules })
     }
 
     fn variable(&mut self, variable: &Variable) {

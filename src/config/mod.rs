@@ -27,6 +27,7 @@ use section::section;
 pub use check::BLOCK_BYTES;
 pub use load::{Loaded, Origins, Sources, load};
 pub use problem::Problem;
+pub use rules::{Mistake, RuleSource};
 pub use setting::{parse_duration, show_duration, show_size};
 pub use values::{CoreSet, Prepare, Retention, Spin, TopicFilter};
 
@@ -61,7 +62,8 @@ section! {
         /// (the core is then always busy).
         spin: Spin = Spin::Off,
         /// Files of rules (docs/rules.md), such as `rules/*.sql`; a relative path starts at the
-        /// directory of the configuration file. Their streams stand beside those named here.
+        /// directory of the configuration file. Their streams stand beside those named here. SIGHUP
+        /// reads the files again.
         rules: Vec<String> = Vec::new(),
     }
     tables {
@@ -134,7 +136,7 @@ section! {
 section! {
     /// HTTP: health, readiness and metrics.
     Http in "http" {
-        /// Address and port of /healthz, /readyz and /metrics.
+        /// Address and port of /healthz, /readyz, /metrics and /api.
         listen: SocketAddr = loopback(8080),
     }
 }

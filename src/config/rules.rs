@@ -4,28 +4,90 @@
 //! Comes in: the configuration and the directory from which patterns start. Goes out: a plan, and
 //! the streams that it feeds, or everything that is wrong. Only here files of rules are read.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::keys::nearest;
 use super::section::{Given, Section};
 use super::{Config, Stream, TopicFilter};
 use crate::record::StreamName;
-use crate::transform::rules::problem::Problem;
+use crate::transform::rules::problem::{Position, Problem};
 use crate::transform::rules::{DEAD_LETTERS, Plan, Rule, plan};
 
 /// Keys of a stream that a rule says itself, by its clauses.
 const OF_THE_RULE: [&str; 3] = ["name", "topics", "partition_by"];
 
-/// What is wrong with rules, as lines for a person.
-pub type Wrong = Vec<String>;
+/// What is wrong with rules.
+pub type Wrong = Vec<Mistake>;
+
+/// Something that is wrong with rules, as a line for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// File and place, where it is in one.
+    pub place: Option<(String, Position)>,
+    pub what: String,
+}
+
+/// Where rules are read from, as long as the engine runs.
+#[derive(Debug, Clone)]
+pub struct RuleSource {
+    /// The configuration without the streams of rules.
+    config: Config,
+    /// Where patterns start.
+    base: PathBuf,
+}
+
+impl RuleSource {
+    /// `base` is where patterns start.
+    pub fn new(config: Config, base: &Path) -> Self {
+        Self { config, base: base.to_owned() }
+    }
+
+    /// The rules as their files say now, and the configuration with their streams.
+    pub fn load(&self) -> Result<(Plan, Config), Wrong> {
+        let mut config = self.config.clone();
+        let plan = load(&mut config, &self.base)?;
+        Ok((plan, config))
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((file, at)) = &self.place {
+            write!(f, "{file}:{at}: ")?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+impl From<Problem> for Mistake {
+    fn from(Problem { file, at, what }: Problem) -> Self {
+        Self { place: Some((file, at)), what }
+    }
+}
+
+impl Mistake {
+    /// Of no place in a file of rules.
+    pub fn of_all(what: String) -> Self {
+        Self { place: None, what }
+    }
+
+    /// Of a rule.
+    pub fn of(rule: &Rule, what: String) -> Self {
+        Self { place: Some((rule.file.to_string(), rule.at)), what }
+    }
+}
 
 /// The rules of a configuration; adds their streams to it. `base` is where patterns start.
-pub fn load(config: &mut Config, base: &Path) -> Result<Plan, Wrong> {
+fn load(config: &mut Config, base: &Path) -> Result<Plan, Wrong> {
     let files = find(&config.rules, base)?;
     let (plan, streams) = read(&files, &config.streams)?;
     let mut wrong = Wrong::new();
     for mut stream in streams {
-        wrong.extend(check(config, &stream));
+        let rule = plan.rules.iter().find(|rule| *rule.name == *stream.name.as_str());
+        let place = rule.map(|rule| (rule.file.to_string(), rule.at));
+        let problems = check(config, &stream).into_iter();
+        wrong.extend(problems.map(|what| Mistake { place: place.clone(), what }));
         // Nothing but the rule feeds it.
         stream.topics.clear();
         config.streams.push(stream);
@@ -37,7 +99,7 @@ pub fn load(config: &mut Config, base: &Path) -> Result<Plan, Wrong> {
 }
 
 /// What is wrong with a stream as one of the configuration.
-fn check(config: &Config, stream: &Stream) -> Wrong {
+fn check(config: &Config, stream: &Stream) -> Vec<String> {
     let alone = Config { streams: vec![stream.clone()], ..config.clone() };
     let problems = alone.check().err().unwrap_or_default();
     let name = format!("stream {}", stream.name);
@@ -57,7 +119,10 @@ pub fn read(files: &[PathBuf], streams: &[Stream]) -> Result<(Plan, Vec<Stream>)
     for file in files {
         match std::fs::read_to_string(file) {
             Ok(text) => texts.push((file.display().to_string(), text)),
-            Err(error) => wrong.push(format!("{} cannot be read: {error}", file.display())),
+            Err(error) => {
+                let what = format!("{} cannot be read: {error}", file.display());
+                wrong.push(Mistake::of_all(what));
+            }
         }
     }
     if !wrong.is_empty() {
@@ -67,13 +132,12 @@ pub fn read(files: &[PathBuf], streams: &[Stream]) -> Result<(Plan, Vec<Stream>)
         .iter()
         .map(|s| (s.name.as_str().to_owned(), s.topics.iter().map(|t| t.as_str().into()).collect()))
         .collect();
-    let lines =
-        |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Wrong>();
-    let plan = plan(&texts, &known).map_err(lines)?;
+    let wrong = |problems: Vec<Problem>| problems.into_iter().map(Mistake::from).collect::<Wrong>();
+    let plan = plan(&texts, &known).map_err(wrong)?;
     let made: Vec<_> = plan.rules.iter().map(stream).collect();
     let problems: Vec<Problem> = made.iter().filter_map(|made| made.clone().err()).collect();
     if !problems.is_empty() {
-        return Err(lines(problems));
+        return Err(wrong(problems));
     }
     let mut made: Vec<Stream> = made.into_iter().flatten().collect();
     let known = streams.iter().any(|stream| stream.name.as_str() == DEAD_LETTERS);
@@ -126,10 +190,10 @@ fn find(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, Wrong> {
         };
         let directory = whole.parent().unwrap_or(base);
         let entries = std::fs::read_dir(directory).map_err(|error| {
-            vec![format!(
+            vec![Mistake::of_all(format!(
                 "rules = [\"{pattern}\"]: {} cannot be read: {error}",
                 directory.display()
-            )]
+            ))]
         })?;
         let mut found: Vec<PathBuf> = entries
             .flatten()
@@ -137,7 +201,8 @@ fn find(patterns: &[String], base: &Path) -> Result<Vec<PathBuf>, Wrong> {
             .map(|entry| entry.path())
             .collect();
         if found.is_empty() {
-            return Err(vec![format!("rules = [\"{pattern}\"]: no file has such a name")]);
+            let what = format!("rules = [\"{pattern}\"]: no file has such a name");
+            return Err(vec![Mistake::of_all(what)]);
         }
         found.sort();
         files.extend(found);
@@ -163,15 +228,16 @@ mod tests {
     use super::*;
     use crate::record::{Compression, Durability};
 
-    fn loaded(sql: &str) -> Result<(Plan, Config), Wrong> {
+    fn loaded(sql: &str) -> Result<(Plan, Config), Vec<String>> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("rules")).unwrap();
         std::fs::write(dir.path().join("rules/a.sql"), sql).unwrap();
         std::fs::write(dir.path().join("rules/b.txt"), "nothing").unwrap();
-        let mut config = Config { rules: vec!["rules/*.sql".into()], ..Config::default() };
-        let plan = load(&mut config, dir.path());
-        let short = |line: String| line.replace(&dir.path().display().to_string(), "");
-        plan.map(|plan| (plan, config)).map_err(|lines| lines.into_iter().map(short).collect())
+        let config = Config { rules: vec!["rules/*.sql".into()], ..Config::default() };
+        let dir_name = dir.path().display().to_string();
+        let short = |mistake: Mistake| mistake.to_string().replace(&dir_name, "");
+        let loaded = RuleSource::new(config, dir.path()).load();
+        loaded.map_err(|wrong| wrong.into_iter().map(short).collect())
     }
 
     #[test]

@@ -235,6 +235,14 @@ static RULE: &[Metric] = metrics! {
         |s, out| rules(s, out, |rule| &rule.passed);
     Counter "tidegate_rule_errors_total" "Messages and expressions that the rule could not evaluate."
         |s, out| rules(s, out, |rule| &rule.errors);
+    Gauge "tidegate_rules_version" "Rules that the shard runs: 1 for those of the start, one more at each reload."
+        |s, out| gauge(s, out, |m| &m.rules_version);
+    Counter "tidegate_rules_reloads_total" "How often the rules were read again."
+        |s, out| out.value(&[], s.registry.reloads.tries.value());
+    Counter "tidegate_rules_reload_failures_total" "How often the old rules stayed, as the new ones were wrong or could not be taken."
+        |s, out| out.value(&[], s.registry.reloads.failures.value());
+    Gauge "tidegate_rules_last_reload_successful" "1 unless the last reload left the old rules."
+        |s, out| out.value(&[], 1 - s.registry.reloads.last_failed.value().min(1));
 };
 
 #[rustfmt::skip]
@@ -304,17 +312,18 @@ fn stations(source: &Source<'_>, mut each: impl FnMut(usize, Station, &ShardMetr
 }
 
 fn streams(source: &Source<'_>, out: &mut Samples<'_>, cell: fn(&StreamMetrics) -> &Counter) {
+    let streams = source.registry.streams();
     shards(source, |shard, m| {
-        for (stream, info) in m.streams.iter().zip(&source.registry.info().streams) {
+        for (stream, info) in m.streams.iter().zip(&*streams) {
             out.value(&[("shard", &shard), ("stream", &info.name)], cell(stream).value());
         }
     });
 }
 
 fn rules(source: &Source<'_>, out: &mut Samples<'_>, cell: fn(&RuleMetrics) -> &Counter) {
+    let streams = source.registry.streams();
     shards(source, |shard, m| {
-        let streams = m.streams.iter().zip(&source.registry.info().streams);
-        for (stream, info) in streams.filter(|(_, info)| info.is_rule) {
+        for (stream, info) in m.streams.iter().zip(&*streams).filter(|(_, info)| info.is_rule) {
             out.value(&[("shard", &shard), ("rule", &info.name)], cell(&stream.rule).value());
         }
     });
@@ -326,8 +335,9 @@ fn partitions(
     cell: fn(&crate::observe::PartitionMetrics) -> &Gauge,
 ) {
     let count = source.registry.info().shards as usize;
+    let streams = source.registry.streams();
     shards(source, |shard, m| {
-        for (stream, info) in m.streams.iter().zip(&source.registry.info().streams) {
+        for (stream, info) in m.streams.iter().zip(&*streams) {
             for (row, partition) in stream.partitions().enumerate() {
                 // The inverse of PartitionId::owner and PartitionId::row.
                 let id = row * count + shard;

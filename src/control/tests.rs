@@ -25,7 +25,7 @@ fn registry() -> Arc<Registry> {
 }
 
 fn started(registry: &Arc<Registry>) -> ControlHandle {
-    start("127.0.0.1:0".parse().unwrap(), Arc::clone(registry), None).unwrap()
+    start("127.0.0.1:0".parse().unwrap(), Arc::clone(registry), Reloading::default(), None).unwrap()
 }
 
 /// Status line and body of a GET.
@@ -164,7 +164,8 @@ fn health_and_readiness_answer_with_the_reason() {
 fn a_taken_port_is_an_error_at_start() {
     let registry = registry();
     let control = started(&registry);
-    let error = start(control.address(), Arc::clone(&registry), None).unwrap_err();
+    let error =
+        start(control.address(), Arc::clone(&registry), Reloading::default(), None).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
 }
 
@@ -185,7 +186,8 @@ fn stopping_does_not_wait_for_silent_clients() {
 fn the_control_thread_keeps_to_its_cores() {
     let core = cores::allowed().unwrap().iter().last().unwrap();
     let cores = Some(CoreSet::from_iter([core]));
-    let control = start("127.0.0.1:0".parse().unwrap(), registry(), cores).unwrap();
+    let control =
+        start("127.0.0.1:0".parse().unwrap(), registry(), Reloading::default(), cores).unwrap();
     get(&control, "/healthz");
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let confined = tasks
@@ -208,4 +210,54 @@ fn the_document_lists_every_metric() {
         })
         .collect();
     assert_eq!(documented, metric_names().collect::<Vec<_>>());
+}
+
+/// Reloads as it is told.
+struct Told(Result<Reloaded, Refused>);
+
+impl Reload for Told {
+    fn reload(&self) -> Result<Reloaded, Refused> {
+        self.0.clone()
+    }
+}
+
+#[test]
+fn reloads_are_answered_as_json_and_as_text() {
+    let registry = registry();
+    let reloading = Reloading::default();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let control = start(address, Arc::clone(&registry), Arc::clone(&reloading), None).unwrap();
+    let post = |accept: &str| {
+        let mut stream = TcpStream::connect(control.address()).unwrap();
+        write!(
+            stream,
+            "POST /api/rules/reload HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+    };
+    let (status, body) = post("*/*");
+    assert_eq!(status, "503");
+    assert_eq!(body, "{\"errors\":[{\"message\":\"the engine is still starting\"}]}\n");
+    let wrong = |file: Option<&str>, text: &str| Wrong {
+        file: file.map(str::to_owned),
+        line: file.map(|_| 3),
+        column: file.map(|_| 7),
+        message: "no".to_owned(),
+        text: text.to_owned(),
+    };
+    let refused = Refused::Rules(vec![wrong(Some("a.sql"), "a.sql:3:7: no"), wrong(None, "no")]);
+    assert!(reloading.set(Arc::new(Told(Err(refused)))).is_ok());
+    let (status, body) = post("application/json");
+    let expected = "{\"errors\":[{\"column\":7,\"file\":\"a.sql\",\"line\":3,\"message\":\"no\"},\
+                    {\"message\":\"no\"}]}\n";
+    assert_eq!((status.as_str(), body.as_str()), ("422", expected));
+    let (status, body) = post("text/plain");
+    assert_eq!((status.as_str(), body.as_str()), ("422", "a.sql:3:7: no\nno\n"));
+    let (head, _) = get(&control, "/api/rules/reload");
+    assert!(head.starts_with("HTTP/1.1 405"), "{head}");
 }

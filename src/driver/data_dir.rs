@@ -40,8 +40,6 @@ pub struct DataDir {
     pub recovered: Recovered,
     /// One line a thing that the operator should know.
     pub notes: Vec<String>,
-    /// The streams of this start.
-    pub streams: Vec<StreamWanted>,
     _lock: File,
 }
 
@@ -85,9 +83,18 @@ pub fn open(dir: &Path, lock: File, wanted: &Wanted) -> Result<DataDir, Error> {
         manifest: started.manifest,
         recovered: started.recovered,
         notes,
-        streams: wanted.streams.clone(),
         _lock: lock,
     })
+}
+
+/// Adds streams to a directory in use, durably.
+///
+/// # Errors
+/// The file system's; see [`start::add_streams`].
+pub fn add_streams(data: &mut DataDir, streams: &[StreamWanted]) -> Result<(), Error> {
+    let mut random = || uuid::Uuid::new_v4().as_u64_pair().0;
+    start::add_streams(&DiskFiles::new(&data.path), &mut data.manifest, streams, &mut random)
+        .map_err(|cause| Error::new(&data.path, cause.into()))
 }
 
 /// Notes of one kind that a start shows; the log has them all.

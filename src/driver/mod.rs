@@ -23,4 +23,4 @@ pub mod sockets;
 pub mod storage;
 pub mod ways;
 
-pub mod stop;
+pub mod process_signals;

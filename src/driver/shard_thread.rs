@@ -293,6 +293,10 @@ impl Turning {
             count += 1;
             self.thread.sockets.take_in(&mut self.thread.shard, arrived);
         }
+        while let Some(change) = self.thread.ways.next_change() {
+            count += 1;
+            self.thread.shard.change(change);
+        }
         count += self.thread.shard.take_from_others() as usize;
         self.thread.shard.on_timer();
         self.keep_house();

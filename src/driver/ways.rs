@@ -1,4 +1,5 @@
-//! The ways between shards: doors to knock at, rings for connections, lanes for records.
+//! The ways between shards: doors to knock at, rings for connections, lanes for records; and the way
+//! from the engine to a shard that runs, for changes of its rules.
 //!
 //! The engine's thread makes the doors; each shard's own pinned thread makes the rings that lead to
 //! it, so that their memory is near its core, and gives the sending ends to the others.
@@ -12,10 +13,12 @@ use std::sync::{Arc, mpsc};
 use super::sockets::HandOver;
 use crate::record::ShardId;
 use crate::ring::{Consumer, Door, Outbound, Producer, lane, ring};
-use crate::shard::{Crossing, Shard, Way};
+use crate::shard::{Change, Crossing, Shard, Way};
 
 /// Connections that may be on their way from one shard to another.
 const HAND_OVERS: usize = 1024;
+/// Changes that a shard may not have taken yet.
+const CHANGES: usize = 4;
 
 /// The ways between one shard and the others, but for the lanes of records, which the shard has.
 pub struct Ways {
@@ -24,6 +27,8 @@ pub struct Ways {
     to: Vec<(ShardId, Producer<HandOver>)>,
     /// Connections from each other shard.
     from: Vec<Consumer<HandOver>>,
+    /// From the engine.
+    changes: Consumer<Change>,
     doors: Vec<Arc<Door>>,
     /// Shards that must be told of something.
     tell: Vec<ShardId>,
@@ -40,9 +45,14 @@ impl Ways {
         &self.doors[self.id.index()]
     }
 
-    /// Whether a connection has come.
+    /// Whether a connection or a change has come.
     pub fn has_arrived(&mut self) -> bool {
-        self.from.iter_mut().any(|from| !from.is_empty())
+        self.from.iter_mut().any(|from| !from.is_empty()) || !self.changes.is_empty()
+    }
+
+    /// The next change that the engine wants.
+    pub fn next_change(&mut self) -> Option<Change> {
+        self.changes.pop()
     }
 
     /// The next connection that has come.
@@ -109,6 +119,7 @@ pub struct Entrance {
     id: ShardId,
     doors: Vec<Arc<Door>>,
     bell: Arc<Bell>,
+    changes: Consumer<Change>,
     /// To each shard: the sending ends of the ways that lead here.
     offer: Vec<mpsc::Sender<SendingEnds>>,
     /// From each other shard: the sending ends of the ways that lead there.
@@ -144,29 +155,56 @@ impl Stopper {
     }
 }
 
-/// Doors of `shards` shards, and what they make their rings with.
+/// The engine's way to one shard, for changes.
+pub struct ChangeWay {
+    changes: Producer<Change>,
+    door: Arc<Door>,
+}
+
+impl ChangeWay {
+    /// Sends a change, and wakes the shard. Whether there was room: a shard that has not taken so
+    /// many is stuck.
+    pub fn send(&mut self, change: Change) -> bool {
+        let sent = self.changes.push(change).is_ok();
+        self.door.notify();
+        sent
+    }
+}
+
+/// Doors of `shards` shards, and what they make their rings with; how to stop them, and the ways for
+/// changes by shard.
 ///
 /// # Errors
 /// The kernel's, when it gives no eventfd.
-pub fn entrances(shards: u32) -> io::Result<(Vec<Entrance>, Stopper)> {
+pub fn entrances(shards: u32) -> io::Result<(Vec<Entrance>, Stopper, Vec<ChangeWay>)> {
     let mut doors = Vec::new();
     let mut bells = Vec::new();
+    let mut changes_to = Vec::new();
+    let mut changes_from = Vec::new();
     for _ in 0..shards {
+        let (to, from) = ring::<Change>(CHANGES);
+        changes_to.push(to);
+        changes_from.push(from);
         let bell = Arc::new(Bell::new()?);
         bells.push(Arc::clone(&bell));
         doors.push(Arc::new(Door::new(move || bell.ring())));
     }
     let stopper = Stopper { stop: Arc::new(AtomicBool::new(false)), doors: doors.clone() };
     let (offer, collect): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel()).unzip();
-    let entrances = bells.into_iter().zip(collect).enumerate();
-    let entrances = entrances.map(|(id, (bell, collect))| Entrance {
+    let change_ways = changes_to.into_iter().zip(&doors);
+    let change_ways =
+        change_ways.map(|(changes, door)| ChangeWay { changes, door: Arc::clone(door) });
+    let change_ways = change_ways.collect();
+    let entrances = bells.into_iter().zip(collect).zip(changes_from).enumerate();
+    let entrances = entrances.map(|(id, ((bell, collect), changes))| Entrance {
         id: ShardId(id as u32),
         doors: doors.clone(),
         bell,
+        changes,
         offer: offer.clone(),
         collect,
     });
-    Ok((entrances.collect(), stopper))
+    Ok((entrances.collect(), stopper, change_ways))
 }
 
 fn eventfd() -> io::Result<OwnedFd> {
@@ -210,6 +248,7 @@ impl Entrance {
             id: self.id,
             to: connections_to,
             from: connections_from,
+            changes: self.changes,
             doors: self.doors,
             tell: Vec::new(),
         };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::Ground;
 use crate::config::{Config, Retention, rules};
-use crate::driver::data_dir::DataDir;
 use crate::driver::open_connections::OpenConnections;
 use crate::driver::sockets;
 use crate::ingest::mqtt;
@@ -66,9 +65,9 @@ fn retention_ms(retention: Retention) -> u64 {
 }
 
 /// The streams as metrics name them.
-pub fn stream_infos(manifest: &Manifest, data: &DataDir, plan: &Plan) -> Vec<StreamInfo> {
+pub fn stream_infos(config: &Config, manifest: &Manifest, plan: &Plan) -> Vec<StreamInfo> {
     let durability = |name: &StreamName| {
-        let named = data.streams.iter().find(|stream| stream.name == *name);
+        let named = config.streams.iter().find(|stream| stream.name == *name);
         named.map_or(Durability::Fsync, |stream| stream.durability)
     };
     manifest
@@ -110,7 +109,7 @@ pub fn shard(
             ..kafka::Limits::default()
         },
         kafka_send_bytes_max: config.kafka.send_bytes_max,
-        topics: topics(config, &ground.data.manifest, &ground.plan),
+        topics: topics(config, &ground.data.manifest, &ground.plan).of_version(1),
         rules: rulebook(config, &ground.data.manifest, &ground.plan),
         partition_by: partition_by(config, &ground.data.manifest.streams),
         cluster: cluster(config, ground, id),
@@ -123,7 +122,7 @@ pub fn shard(
 
 /// The rules for a shard, where there are any. What one message may make of them fits the log's
 /// buffer and the rings beside the message itself, or it would wait for ever.
-fn rulebook(config: &Config, manifest: &Manifest, plan: &Arc<Plan>) -> Option<Rulebook> {
+pub fn rulebook(config: &Config, manifest: &Manifest, plan: &Arc<Plan>) -> Option<Rulebook> {
     let id = |name: &str| {
         let at = manifest.streams.iter().position(|known| known.name.as_str() == name);
         at.map(|at| StreamId(at as u32))
@@ -138,7 +137,7 @@ fn rulebook(config: &Config, manifest: &Manifest, plan: &Arc<Plan>) -> Option<Ru
     Some(Rulebook::new(Arc::clone(plan), streams, dead_letters, limits))
 }
 
-fn topics(config: &Config, manifest: &Manifest, plan: &Plan) -> TopicTable {
+pub fn topics(config: &Config, manifest: &Manifest, plan: &Plan) -> TopicTable {
     let mut filters = Vec::new();
     for stream in &config.streams {
         let id = manifest.streams.iter().position(|known| known.name == stream.name);
@@ -149,13 +148,13 @@ fn topics(config: &Config, manifest: &Manifest, plan: &Plan) -> TopicTable {
 }
 
 /// By stream; nothing is published to a stream that the configuration does not name any more.
-fn partition_by(config: &Config, known: &[ManifestStream]) -> Vec<PartitionBy> {
+pub fn partition_by(config: &Config, known: &[ManifestStream]) -> Vec<PartitionBy> {
     let named = |name: &StreamName| config.streams.iter().find(|stream| stream.name == *name);
     let by = |name| named(name).map_or(PartitionBy::Client, |stream| stream.partition_by);
     known.iter().map(|stream| by(&stream.name)).collect()
 }
 
-fn cluster(config: &Config, ground: &Ground, here: ShardId) -> kafka::Cluster {
+pub fn cluster(config: &Config, ground: &Ground, here: ShardId) -> kafka::Cluster {
     let manifest = &ground.data.manifest;
     let nodes = (0..ground.shards)
         .map(|shard| kafka::Node {

@@ -2,7 +2,7 @@
 //!
 //! JSON, so that any program can read it, and a last line with the CRC-32C of the lines before. It
 //! is written once a start, aside and renamed into place, after recovery and before anything is
-//! accepted. Stream ids are places in `streams` and are never given twice.
+//! accepted, and again when streams come while the engine runs. Stream ids are places in `streams` and are never given twice.
 
 use serde::{Deserialize, Serialize};
 

@@ -35,6 +35,7 @@ pub mod scan;
 pub mod segment;
 pub mod start;
 pub mod starts;
+mod streams;
 mod ticket;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -271,7 +272,7 @@ impl Log {
         self.options.streams.get(stream.index()).is_some_and(|stream| stream.compaction.is_some())
     }
 
-    /// The options that it was made with.
+    /// The options that it was made with, and what changed since.
     pub fn options(&self) -> &Options {
         &self.options
     }

@@ -12,7 +12,7 @@ use super::files::{Files, IoError, failed};
 use super::index::SegmentEnd;
 use super::inspect::{Recovery, inspect, is_blank, keys};
 use super::manifest::{
-    self, Generation, Manifest, ManifestStream, OffsetRange, Refused, SealedSegment,
+    self, Generation, Manifest, ManifestStream, OffsetRange, OffsetRow, Refused, SealedSegment,
 };
 use super::recovery::Recovered;
 use super::segment::{SegmentKey, generation_dir, log_dir};
@@ -241,12 +241,7 @@ fn begin_generation(
     manifest.starts += 1;
     let generation = manifest.current.generation + 1;
     manifest.current = Generation { generation, shards: wanted.shards, seed: random() };
-    for stream in &wanted.streams {
-        if manifest.streams.iter().all(|known| known.name != stream.name) {
-            let topic_id = random_uuid(random);
-            manifest.streams.push(ManifestStream { name: stream.name.clone(), topic_id });
-        }
-    }
+    name_streams(manifest, &wanted.streams, random);
     recovered.reserve(&durabilities(manifest, &wanted.streams), manifest.partitions);
     note_offsets(manifest, recovered);
 }
@@ -296,6 +291,44 @@ fn note_lost(manifest: &mut Manifest, recovered: &Recovered) -> Vec<OffsetRange>
         })
     };
     holes.into_iter().filter(|hole| !is_known(hole)).collect()
+}
+
+/// Adds streams to the manifest of a directory in use, durably: until then no log may be told of
+/// them. `manifest` changes once that is done.
+///
+/// # Errors
+/// The file system's. The file then has the old streams or the new ones, of which nothing is written.
+pub fn add_streams(
+    files: &dyn Files,
+    manifest: &mut Manifest,
+    streams: &[StreamWanted],
+    random: &mut dyn FnMut() -> u64,
+) -> Result<(), IoError> {
+    let mut new = manifest.clone();
+    let mut recovered = Recovered::default();
+    let first = new.streams.len() as u32;
+    name_streams(&mut new, streams, random);
+    recovered.reserve(&durabilities(&new, streams), new.partitions);
+    let added = recovered.offsets.into_values().filter(|row| row.stream >= first);
+    new.offsets.extend(added.map(Into::<OffsetRow>::into));
+    write_manifest(files, &generation_dir(new.current.generation), &new)?;
+    write_manifest(files, "", &new)?;
+    *manifest = new;
+    Ok(())
+}
+
+/// Gives an id to each stream that has none.
+fn name_streams(
+    manifest: &mut Manifest,
+    streams: &[StreamWanted],
+    random: &mut dyn FnMut() -> u64,
+) {
+    for stream in streams {
+        if manifest.streams.iter().all(|known| known.name != stream.name) {
+            let topic_id = random_uuid(random);
+            manifest.streams.push(ManifestStream { name: stream.name.clone(), topic_id });
+        }
+    }
 }
 
 /// The streams as the log sees them for the reservation of offsets: those that the configuration

@@ -1,15 +1,16 @@
 //! All that the control thread may know: what was started, and the cells of every shard.
 //!
-//! Built once before the shards start; nothing is added later, so that reading needs no lock.
+//! Built once before the shards start. Only streams come later, with rules that are read again; their
+//! names stand behind a lock that no shard ever takes.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::SystemTime;
 
-use super::ShardMetrics;
+use super::{Counter, Gauge, ShardMetrics};
 use crate::record::{Durability, StreamName};
 
 /// What a shard is doing, in the order of a life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ShardState {
     /// Opens its log, recovers, waits for the others.
     Starting = 0,
@@ -57,7 +58,7 @@ pub struct StreamInfo {
     pub is_rule: bool,
 }
 
-/// What was started; never changes in one run.
+/// What was started.
 #[derive(Debug, Clone)]
 pub struct EngineInfo {
     /// Version of the program.
@@ -66,7 +67,8 @@ pub struct EngineInfo {
     pub shards: u32,
     /// Partitions of every stream.
     pub partitions: u32,
-    /// By `StreamId::index`.
+    /// The streams of the start, by `StreamId::index`; [`Registry::streams`] has those that came
+    /// since.
     pub streams: Vec<StreamInfo>,
     /// When the process began to start.
     pub started: SystemTime,
@@ -77,6 +79,20 @@ pub struct EngineInfo {
 pub struct Registry {
     info: EngineInfo,
     shards: Box<[Arc<ShardMetrics>]>,
+    streams: RwLock<Vec<StreamInfo>>,
+    /// What reading the rules again came to.
+    pub reloads: Reloads,
+}
+
+/// What reading the rules again came to. One thread at a time reloads.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// How often they were read again.
+    pub tries: Counter,
+    /// How often the old ones stayed.
+    pub failures: Counter,
+    /// Whether the old ones stayed the last time: 0 or 1.
+    pub last_failed: Gauge,
 }
 
 impl Registry {
@@ -86,7 +102,21 @@ impl Registry {
         let cells =
             |shard| ShardMetrics::new(info.shards, info.streams.len(), owned(shard) as usize);
         let shards = (0..info.shards).map(|shard| Arc::new(cells(shard))).collect();
-        Self { info, shards }
+        let streams = RwLock::new(info.streams.clone());
+        Self { info, shards, streams, reloads: Reloads::default() }
+    }
+
+    /// The streams by `StreamId::index`.
+    pub fn streams(&self) -> RwLockReadGuard<'_, Vec<StreamInfo>> {
+        // Nothing that holds the lock can panic half way.
+        self.streams.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The streams are these now: as many as before at the least, in their order. Every shard has
+    /// their cells when this returns.
+    pub fn set_streams(&self, streams: Vec<StreamInfo>) {
+        self.shards.iter().for_each(|shard| shard.grow(streams.len()));
+        *self.streams.write().unwrap_or_else(PoisonError::into_inner) = streams;
     }
 
     /// What was started.
@@ -137,6 +167,18 @@ mod tests {
         let registry = registry(3, 8);
         let rows = |shard: usize| registry.shards()[shard].streams[0].partitions().count();
         assert_eq!((rows(0), rows(1), rows(2)), (3, 3, 2));
+    }
+
+    #[test]
+    fn streams_that_come_later_have_cells() {
+        let registry = registry(2, 8);
+        let mut streams = registry.streams().clone();
+        streams.extend([streams[0].clone(), streams[0].clone()]);
+        registry.set_streams(streams);
+        assert_eq!(registry.streams().len(), 3);
+        for shard in registry.shards() {
+            assert_eq!(shard.streams[2].partitions().count(), 4);
+        }
     }
 
     #[test]

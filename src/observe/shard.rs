@@ -6,7 +6,7 @@
 use super::station::{Station, StationSummary};
 use super::{
     BYTES, ByLabel, Close, Counter, Distribution, Gauge, HoldCause, KafkaApi, RECORDS, Reject,
-    ShardState,
+    Rows, ShardState,
 };
 use crate::record::StreamId;
 
@@ -27,7 +27,13 @@ pub struct ShardMetrics {
     /// By `Station::index`.
     pub stations: [StationSummary; Station::COUNT],
     /// By `StreamId::index`.
-    pub streams: Box<[StreamMetrics]>,
+    pub streams: Rows<StreamMetrics>,
+    /// Partitions that it owns of each stream.
+    partitions: usize,
+    /// Changes of streams and rules that it has taken.
+    pub changes: Counter,
+    /// Which rules it runs: 1 for those of the start, one more at each reload.
+    pub rules_version: Gauge,
     state: Gauge,
 }
 
@@ -291,9 +297,17 @@ impl ShardMetrics {
             ring: RingMetrics::new(shards),
             turns: LoopMetrics::default(),
             stations: std::array::from_fn(|_| StationSummary::default()),
-            streams: (0..streams).map(|_| StreamMetrics::new(partitions)).collect(),
+            streams: Rows::new(streams, || StreamMetrics::new(partitions)),
+            partitions,
+            changes: Counter::new(),
+            rules_version: Gauge::new(),
             state: Gauge::new(),
         }
+    }
+
+    /// Makes cells for so many streams; only ever called by the control plane.
+    pub fn grow(&self, streams: usize) {
+        self.streams.grow(streams, || StreamMetrics::new(self.partitions));
     }
 
     /// The cells of one stream.

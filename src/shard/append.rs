@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::connection::WaitFor;
 use super::message::{Message, input};
 use super::mqtt::Pass;
+use super::redrive::Again;
 use super::{ConnId, Core, Options};
 use crate::ingest::mqtt::Publish;
 use crate::log::{Log, Ticket};
@@ -40,13 +41,15 @@ impl Publisher<'_> {
 }
 
 /// A message, and what was found out of it.
-struct Taken<'a> {
-    topic: &'a str,
-    message: Message<'a>,
+pub(super) struct Taken<'a> {
+    pub topic: &'a str,
+    pub message: Message<'a>,
     /// Who wants it.
-    topics: &'a TopicCache,
+    pub topics: &'a TopicCache,
     /// Bytes of its topic that must be copied for another shard.
-    topic_copied: usize,
+    pub topic_copied: usize,
+    /// The streams that want it have it already.
+    pub for_rules_only: bool,
 }
 
 /// Calls `take` for every record that a message becomes: as it is in the streams that want it, and
@@ -58,7 +61,11 @@ fn each_record<'a>(
     taken: &Taken<'a>,
     mut take: impl FnMut(StreamId, &Message<'a>) -> Result<(), Pass>,
 ) -> Result<(), Pass> {
-    for stream in options.topics.streams(taken.topic, taken.topics) {
+    let streams = match taken.for_rules_only {
+        true => &[],
+        false => options.topics.streams(taken.topic, taken.topics),
+    };
+    for stream in streams {
         take(*stream, &taken.message)?;
     }
     for made in rules.into_iter().flat_map(Rulebook::made) {
@@ -107,6 +114,11 @@ impl Core {
         publish: &Publish<'_>,
         topics: &mut TopicCache,
     ) -> Result<(Ticket, bool), Pass> {
+        if publish.topic.starts_with('$')
+            && let Some(again) = Again::of(publish)
+        {
+            return self.append_again(from, &again, topics);
+        }
         self.options.topics.look(publish.topic, topics);
         self.lanes.begin();
         if let Some(rules) = &mut self.rules {
@@ -123,11 +135,21 @@ impl Core {
         }
         let message = Message::of(from.client_id, publish);
         let topic_copied = if from.topic_is_elsewhere { message.topic.len() } else { 0 };
-        let taken = Taken { topic: publish.topic, message, topics, topic_copied };
-        self.find_room(from, &taken)?;
-        let ticket = self.put(from, &taken)?;
+        let topic = publish.topic;
+        let taken = Taken { topic, message, topics, topic_copied, for_rules_only: false };
+        self.append_taken(from, &taken).map(|ticket| (ticket, true))
+    }
+
+    /// Appends or sends all records of a message, or none.
+    pub(super) fn append_taken(
+        &mut self,
+        from: &Publisher<'_>,
+        taken: &Taken<'_>,
+    ) -> Result<Ticket, Pass> {
+        self.find_room(from, taken)?;
+        let ticket = self.put(from, taken)?;
         self.count_rules();
-        Ok((ticket, true))
+        Ok(ticket)
     }
 
     /// Whether all records of a message have room, here and on their ways.

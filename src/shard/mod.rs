@@ -8,6 +8,7 @@
 
 mod append;
 mod arriving;
+mod change;
 mod clients;
 mod connection;
 mod crossing;
@@ -18,6 +19,8 @@ mod message;
 mod mqtt;
 mod options;
 mod publish;
+mod redrive;
+mod stopping;
 mod timers;
 
 use std::collections::VecDeque;
@@ -29,6 +32,7 @@ use crate::log::{Commit, Log, Needs};
 use crate::observe::{Close, Label, Reject, ShardMetrics, Station, StationTimes};
 use crate::record::{PartitionId, ShardId, SharedBytes, StreamId};
 use crate::transform::Rulebook;
+pub use change::{Change, Rules, Streams};
 use clients::Clients;
 use connection::{Conn, Role, Stage};
 pub use crossing::{Crossing, OWNED_BYTES_MAX};
@@ -145,6 +149,7 @@ impl Shard {
         let lanes = Lanes::new(ways, &options);
         let clients = Clients::new(options.connect_timeout_ns);
         let waiters = vec![Vec::new(); streams * options.partitions as usize];
+        options.metrics.rules_version.set(1);
         Self {
             conns: Slab::new(),
             core: Core {
@@ -441,51 +446,6 @@ impl Shard {
     pub fn publish_metrics(&mut self) {
         self.core.lanes.publish_metrics(&self.core.options.metrics);
         self.core.times.publish_next(&self.core.options.metrics);
-    }
-
-    /// No more messages are taken; what was taken is committed and acknowledged, here and on the
-    /// other shards: [`Shard::is_settled`] says when.
-    pub fn begin_stop(&mut self) {
-        self.core.stopping = true;
-        self.core.lanes.close();
-    }
-
-    /// Whether everything that was taken is committed and acknowledged, and nothing more comes from
-    /// other shards. Asks for the log's last frame when its time has come.
-    pub fn is_settled(&mut self) -> bool {
-        let core = &mut self.core;
-        if !core.lanes.arriving.is_drained() {
-            return false;
-        }
-        core.log.end_cleanly();
-        core.log.is_quiet() && core.lanes.is_settled_everywhere()
-    }
-
-    /// Whether no other shard looks at this one's memory any more.
-    pub fn is_let_go(&mut self) -> bool {
-        self.core.lanes.take_returns();
-        self.core.lanes.is_let_go()
-    }
-
-    /// Gives up committing, as the disk is full: what waits was not acknowledged, and the others
-    /// must not wait for it.
-    pub fn give_up(&mut self) {
-        self.core.lanes.abandon();
-    }
-
-    /// Says goodbye to every connection, after the last acknowledgement.
-    pub fn disconnect_all(&mut self) {
-        for (index, conn) in self.conns.iter_mut().filter(|(_, conn)| conn.stage == Stage::Open) {
-            let id = ConnId(index as u32);
-            if let Role::Mqtt(mqtt) = &mut conn.role {
-                mqtt.machine.disconnect(
-                    station::Reason::ServerShuttingDown,
-                    "the server is stopping",
-                    &mut conn.out,
-                );
-            }
-            self.core.close(id, conn, Close::ShuttingDown);
-        }
     }
 
     /// Connections that are not closed yet.

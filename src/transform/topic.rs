@@ -18,6 +18,8 @@ pub struct TopicTable {
     /// The streams of every topic that does not begin with `$`, where all filters are `#` and there
     /// are no rules.
     everything: Option<Vec<StreamId>>,
+    /// What caches are told apart by: those of an earlier table are of no use.
+    version: u64,
 }
 
 /// A place in the tree: the levels so far.
@@ -44,6 +46,8 @@ struct Wanted {
 pub struct TopicCache {
     topic: String,
     filled: bool,
+    /// The table that filled it.
+    version: u64,
     wanted: Wanted,
     /// The rules as a group, once somebody has asked for it.
     pub(super) group: Option<std::sync::Arc<super::rules::Group>>,
@@ -75,7 +79,7 @@ impl TopicTable {
         rules: impl Iterator<Item = (&'f str, usize)>,
     ) -> Self {
         let mut everything = filters.iter().all(|(filter, _)| filter == "#");
-        let mut table = Self { nodes: vec![Node::default()], everything: None };
+        let mut table = Self { nodes: vec![Node::default()], everything: None, version: 0 };
         for (filter, stream) in &filters {
             table.wanted_by(filter).streams.push(*stream);
         }
@@ -89,6 +93,12 @@ impl TopicTable {
             table.everything = Some(wanted.streams);
         }
         table
+    }
+
+    /// The table that takes the place of one of an earlier version.
+    #[must_use]
+    pub fn of_version(self, version: u64) -> Self {
+        Self { version, ..self }
     }
 
     /// Where it stands who has this filter.
@@ -115,6 +125,10 @@ impl TopicTable {
     /// Finds who wants `topic`: [`TopicTable::streams`] and [`TopicCache::rules`] tell.
     #[inline]
     pub fn look(&self, topic: &str, cache: &mut TopicCache) {
+        if cache.version != self.version {
+            // What an earlier table wanted, by indices of its own.
+            *cache = TopicCache { version: self.version, ..TopicCache::default() };
+        }
         if self.everything.is_none() && (!cache.filled || cache.topic != topic) {
             cache.topic.clear();
             cache.topic.push_str(topic);
@@ -257,6 +271,24 @@ mod tests {
         assert_eq!(table.streams("x/y", &cache), [StreamId(0)]);
         assert_eq!(table.streams("$SYS/y", &cache), []);
         assert!(!cache.filled);
+    }
+
+    #[test]
+    fn a_cache_of_an_earlier_table_is_of_no_use() {
+        let rules = |filters: &[&'static str], version| {
+            let filters = filters.iter().copied().zip(0..);
+            TopicTable::with_rules(vec![("#".to_owned(), StreamId(0))], filters).of_version(version)
+        };
+        let mut cache = TopicCache::default();
+        let mut check = |filters: &[&'static str], version, expected: &[usize]| {
+            rules(filters, version).look("a", &mut cache);
+            assert_eq!(cache.rules(), expected, "{version}");
+        };
+        check(&["a", "a"], 1, &[0, 1]);
+        check(&["b", "a"], 2, &[1]);
+        // A table of everything does not fill caches.
+        check(&[], 3, &[]);
+        check(&["a"], 4, &[0]);
     }
 
     proptest::proptest! {

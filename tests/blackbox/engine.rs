@@ -298,10 +298,23 @@ impl Engine {
 
     /// Status and body of a GET.
     pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        self.ask(&format!("GET {path}"), "*/*", Duration::from_secs(5))
+    }
+
+    /// Status and body of a POST without a body.
+    pub fn post(&self, path: &str, accept: &str) -> std::io::Result<(u16, String)> {
+        self.ask(&format!("POST {path}"), accept, DEADLINE)
+    }
+
+    fn ask(&self, what: &str, accept: &str, within: Duration) -> std::io::Result<(u16, String)> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.http));
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        stream.set_read_timeout(Some(within))?;
+        write!(
+            stream,
+            "{what} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

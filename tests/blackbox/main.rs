@@ -23,6 +23,8 @@ mod partitioning;
 mod payloads;
 mod publishing;
 mod reconnecting;
+mod redriving;
+mod reloading;
 mod restarting;
 mod rules;
 mod segments;

@@ -193,6 +193,13 @@ fn the_commands_check_explain_and_try() {
         let (code, out, error) = run(&["rules", "check", &example(name)]);
         assert!(code == 0 && out.contains(" are right: "), "{name}: {out}{error}");
     }
+    // Bytes as base64: Sparkplug B.
+    let (rules_of, samples_of) = (example("factory"), example("factory").replace("sql", "jsonl"));
+    let (code, out, error) = run(&["rules", "try", "--rule", &rules_of, "--input", &samples_of]);
+    assert!(out.contains("temperatures {\"device\":\"press-7\",\"celsius\":74.25}"), "{out}");
+    // One is meant to have no value.
+    assert!(code == 1 && error.contains("9 message(s)"), "{error}");
+    assert!(error.contains("12 record(s), 1 error(s)"), "{error}");
 
     let one =
         "CREATE STREAM s AS SELECT a + 1 AS b FROM 'x/+' WHERE a <> 3 PARTITION BY clientid()";

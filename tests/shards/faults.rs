@@ -13,7 +13,7 @@ use crate::world::World;
 const DEVICES: usize = 24;
 
 fn stream(filter: &'static str, by: PartitionBy, durability: Durability) -> Stream {
-    Stream { filter, by, durability, compression: Compression::None }
+    Stream { filter, by, durability, compression: Compression::None, by_rule: false }
 }
 
 /// Devices whose connections belong to a shard.
@@ -73,6 +73,45 @@ fn both_directions_full_at_once() {
             assert!(world.nodes[shard].metrics.mqtt.held.value() > 0);
         }
         world.settle();
+        world.stop();
+    }
+}
+
+/// Rings, credits and logs are full of what one version of the rules has made, and messages wait that
+/// it has looked at; then the shards take other rules, one after the other.
+#[test]
+fn rules_change_while_records_are_on_their_way() {
+    for seed in 0..8 {
+        let streams = [
+            stream("#", PartitionBy::Topic, Durability::Fsync),
+            stream("a/#", PartitionBy::Client, Durability::Write),
+            stream("+/x/#", PartitionBy::None, Durability::Fsync),
+        ];
+        let streams = streams.map(|stream| Stream { by_rule: true, ..stream }).to_vec();
+        let setup = Setup { streams, ring_slots: 8, credit_bytes: 300, ..Setup::default() };
+        let mut world = World::new(&setup, DEVICES, seed);
+        let devices = [devices_of(&world, 0), devices_of(&world, 1)];
+        for (shard, devices) in devices.iter().enumerate() {
+            connect(&mut world, devices, shard);
+        }
+        for round in 0..4 {
+            for (shard, devices) in devices.iter().enumerate() {
+                for &device in devices {
+                    let wish = wish(&setup, 1 - shard, device % 3, Size::Bytes(200));
+                    // No more than a device may have in flight.
+                    (0..4).for_each(|_| world.publish(device, &wish));
+                }
+                world.settle_without(&[1 - shard]);
+            }
+            let ledger = &world.ledger;
+            assert!(ledger.acknowledged < ledger.messages.len(), "records are on their way");
+            world.reload(round % 2);
+            world.settle_without(&[round % 2]);
+            world.reload(1 - round % 2);
+        }
+        world.settle();
+        assert!(world.holds(HoldCause::Ring) > 0);
+        assert_eq!(world.ledger.acknowledged, world.ledger.messages.len());
         world.stop();
     }
 }

@@ -30,6 +30,8 @@ enum Op {
     Disk(usize),
     /// All but one go on as long as they can.
     Without(usize),
+    /// A shard takes other rules.
+    Reload(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +92,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         40 => shard().prop_map(Op::Step),
         8 => shard().prop_map(Op::Disk),
         2 => shard().prop_map(Op::Without),
+        3 => shard().prop_map(Op::Reload),
     ];
     proptest::collection::vec(op, 0..120)
 }
@@ -104,10 +107,11 @@ fn streams() -> impl Strategy<Value = Vec<Stream>> {
     let durability =
         prop_oneof![Just(Durability::Fsync), Just(Durability::Write), Just(Durability::Memory)];
     let compression = prop_oneof![3 => Just(Compression::None), 1 => Just(Compression::Lz4)];
-    let stream =
-        (filter, by, durability, compression).prop_map(|(filter, by, durability, compression)| {
-            Stream { filter, by, durability, compression }
-        });
+    let kept = (durability, compression);
+    let stream = (filter, by, kept, any::<bool>()).prop_map(|(filter, by, kept, by_rule)| {
+        let (durability, compression) = kept;
+        Stream { filter, by, durability, compression, by_rule }
+    });
     proptest::collection::vec(stream, 1..4)
 }
 
@@ -163,6 +167,7 @@ fn apply(world: &mut World, op: &Op) {
             world.step(*shard % shards);
         }
         Op::Disk(shard) => assert!(world.disk(*shard % shards), "a commit fails"),
+        Op::Reload(shard) => world.reload(*shard % shards),
         Op::Without(shard) => world.settle_without(&[*shard % shards]),
     }
 }
@@ -181,6 +186,9 @@ struct Reached {
     held_by_disk: u64,
     kept_buffers: usize,
     gave_up: usize,
+    /// Times that a shard took other rules, and records that rules made.
+    reloads: u64,
+    made: u64,
 }
 
 impl Reached {
@@ -192,6 +200,9 @@ impl Reached {
             self.hand_offs += node.metrics.ring.hand_offs.value();
             self.taken_over += node.metrics.mqtt.taken_over.value();
             self.gave_up += usize::from(node.gave_up);
+            self.reloads += node.metrics.changes.value();
+            let rules = node.metrics.streams.iter().map(|stream| &stream.rule);
+            self.made += rules.map(|rule| rule.passed.value()).sum::<u64>();
         }
         self.held_by_log += world.holds(HoldCause::LogBuffer);
         self.held_by_ring += world.holds(HoldCause::Ring);
@@ -202,7 +213,7 @@ impl Reached {
     /// A full disk is too rare to count on; it has a test of its own.
     fn is_enough(&self) -> bool {
         let holds = [self.held_by_log, self.held_by_ring, self.held_by_window];
-        let others = [self.crossed, self.hand_offs, self.taken_over];
+        let others = [self.crossed, self.hand_offs, self.taken_over, self.reloads, self.made];
         holds.iter().chain(&others).all(|count| *count > 0) && self.kept_buffers > 0
     }
 }

@@ -11,9 +11,11 @@ use tidegate::record::{
     Compression, Durability, PartitionBy, PartitionId, ShardId, StreamId, StreamName, partition_of,
 };
 use tidegate::serve::kafka;
-use tidegate::shard::{Options, Shard, Way};
-use tidegate::transform::TopicTable;
+use tidegate::shard::{Change, Options, Rules, Shard, Way};
+use tidegate::transform::rules::{Limits, plan};
+use tidegate::transform::{Rulebook, TopicTable};
 
+use crate::random::Random;
 use crate::world::Begun;
 
 /// Bytes that a record costs beyond its packet at the most: the topic and the client identifier are
@@ -28,6 +30,8 @@ pub struct Stream {
     pub by: PartitionBy,
     pub durability: Durability,
     pub compression: Compression,
+    /// At the start a rule fills it; with the same records as the stream's own filter would.
+    pub by_rule: bool,
 }
 
 /// A stream's partition.
@@ -79,6 +83,7 @@ impl Default for Setup {
             by,
             durability,
             compression: Compression::None,
+            by_rule: false,
         };
         Self {
             shards: 2,
@@ -245,8 +250,6 @@ impl Setup {
             name: stream_name(id),
             uuid: uuid::Uuid::from_u128(id as u128 + 1),
         });
-        let filters = self.streams.iter().enumerate();
-        let filters = filters.map(|(id, stream)| (stream.filter.into(), StreamId(id as u32)));
         let cluster = kafka::Cluster::new(
             "c",
             here,
@@ -255,6 +258,8 @@ impl Setup {
             self.partitions(),
             begun.starts,
         );
+        let by_rule: Vec<_> = self.streams.iter().map(|stream| stream.by_rule).collect();
+        let (topics, rules) = self.topics(&by_rule);
         let options = Options {
             shard: here,
             shards: self.shards,
@@ -266,8 +271,8 @@ impl Setup {
             held_bytes_max: self.held_bytes_max,
             kafka: kafka::Limits::default(),
             kafka_send_bytes_max: 1 << 20,
-            rules: None,
-            topics: TopicTable::new(filters.collect()),
+            rules,
+            topics: topics.of_version(1),
             partition_by: self.streams.iter().map(|stream| stream.by).collect(),
             ring_slots: self.ring_slots,
             ring_credit_bytes: self.credit_bytes as u64,
@@ -277,6 +282,39 @@ impl Setup {
         };
         let log = Log::new(self.log(shard, begun), &begun.recovered, &begun.needs, begun.seed);
         (Shard::new(options, log, ways, u64::from(shard)), metrics)
+    }
+}
+
+impl Setup {
+    /// What feeds each stream: its own filter, or a rule that makes the same records.
+    fn topics(&self, by_rule: &[bool]) -> (TopicTable, Option<Rulebook>) {
+        let streams = || self.streams.iter().zip(by_rule).enumerate();
+        let filters = streams().filter(|(_, (_, by_rule))| !**by_rule);
+        let filters = filters.map(|(id, (s, _))| (s.filter.to_owned(), StreamId(id as u32)));
+        let ruled: Vec<_> = streams().filter(|(_, (_, by_rule))| **by_rule).collect();
+        let rule = |(id, (stream, _)): &(usize, (&Stream, &bool))| {
+            let (with, by) = match stream.by {
+                PartitionBy::Client => ("", ""),
+                PartitionBy::Topic => ("", " PARTITION BY topic()"),
+                PartitionBy::None => (" WITH (key = NULL)", ""),
+            };
+            format!("CREATE STREAM s{id}{with} AS SELECT * FROM '{}'{by};", stream.filter)
+        };
+        let sql = ruled.iter().map(rule).collect();
+        let plan = plan(&[("rules".to_owned(), sql)], &[]).expect("right rules");
+        let topics = TopicTable::with_rules(filters.collect(), plan.filters());
+        let streams = ruled.iter().map(|(id, _)| StreamId(*id as u32)).collect();
+        let limits = Limits { records_max: usize::MAX, bytes_max: usize::MAX };
+        // No rule fails, so nothing is a dead letter.
+        let rules = Rulebook::new(Arc::new(plan), streams, StreamId(u32::MAX), limits);
+        (topics, (!ruled.is_empty()).then_some(rules))
+    }
+
+    /// Other rules for a shard, which make the same records: which streams rules fill, at random.
+    pub fn rules(&self, version: u64, random: &mut Random) -> Change {
+        let by_rule: Vec<_> = self.streams.iter().map(|_| random.one_in(2)).collect();
+        let (topics, rules) = self.topics(&by_rule);
+        Change::Rules(Box::new(Rules { topics: topics.of_version(version), rules, version }))
     }
 }
 

@@ -301,6 +301,16 @@ impl World {
         self.nodes[shard].disk(&mut self.disk, &mut self.random, &mut self.ledger)
     }
 
+    /// A shard takes other rules, which make the same records, between two messages.
+    pub fn reload(&mut self, shard: usize) {
+        let node = &mut self.nodes[shard];
+        if let Some(running) = &mut node.shard {
+            let version = node.metrics.rules_version.value() + 1;
+            running.change(self.setup.rules(version, &mut self.random));
+            node.awake = true;
+        }
+    }
+
     /// A shard does what is done now and then.
     pub fn keep_house(&mut self, shard: usize) {
         self.with(shard, |node, around| node.keep_house(around));

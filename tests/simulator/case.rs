@@ -70,6 +70,8 @@ pub struct Case {
     pub stops: bool,
     pub other_shards: bool,
     pub interrupted_starts: bool,
+    /// Rules fill some streams, and are read again.
+    pub rules: bool,
     weights: [usize; KINDS],
 }
 
@@ -111,6 +113,10 @@ impl Case {
         if apart.below(4) == 0 {
             compact(&mut setup, &mut apart);
         }
+        let rules = yes(&mut apart);
+        if rules {
+            setup.streams.iter_mut().for_each(|stream| stream.by_rule = yes(&mut apart));
+        }
         let mut case = Self {
             setup,
             devices: 1 + random.below(6),
@@ -123,6 +129,7 @@ impl Case {
             stops: yes(random),
             other_shards: yes(random),
             interrupted_starts: yes(random),
+            rules,
             weights: [0; KINDS],
         };
         case.weights = case.weights(random);
@@ -212,6 +219,7 @@ fn stream(random: &mut Random) -> Stream {
             &[Durability::Fsync, Durability::Fsync, Durability::Write, Durability::Memory],
         ),
         compression: one(random, &[Compression::None, Compression::None, Compression::Lz4]),
+        by_rule: false,
     }
 }
 

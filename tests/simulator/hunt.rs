@@ -87,7 +87,8 @@ impl Hunt {
         let (seconds, crashes) = (begun.elapsed().as_secs_f64(), all.crashes as f64);
         println!(
             "{seeds} seeds, {} steps, {} crashes, {} starts, {} acknowledged, {} records checked \
-             ({} crossed; segments filled, deleted, used again, moved: {:?}; {} fenced ranges), \
+             ({} crossed; segments filled, deleted, used again, moved: {:?}; {} fenced ranges; \
+             {} reloads), \
              {seconds:.1} s, {:.0} crashes/s",
             all.steps,
             all.crashes,
@@ -97,6 +98,7 @@ impl Hunt {
             all.crossed,
             all.segments,
             all.fenced,
+            all.reloads,
             crashes / seconds
         );
         failure.map_or(Ok(()), Err)

@@ -27,6 +27,8 @@ pub struct Figures {
     pub segments: [u64; 4],
     pub fenced: u64,
     pub held: u64,
+    /// Times that a shard took other rules.
+    pub reloads: u64,
     /// Of everything that happened: the same seed has the same.
     pub hash: u64,
 }
@@ -44,6 +46,7 @@ impl Figures {
         }
         self.fenced += other.fenced;
         self.held += other.held;
+        self.reloads += other.reloads;
         self.hash = self.hash.rotate_left(5) ^ other.hash;
     }
 }
@@ -53,6 +56,8 @@ pub struct Run<'a> {
     case: Case,
     world: World,
     random: Random,
+    /// When rules are read again; apart, so that all else stays what a seed chose before.
+    reloads: Random,
     /// By shard: its disk is slow.
     slow: [bool; 4],
     figures: &'a mut Figures,
@@ -69,7 +74,8 @@ pub fn run(seed: u64, trace: bool, figures: &mut Figures) {
     let mut world = World::new(&case.setup, case.devices, random.next());
     world.disk.faults = case.faults;
     world.ledger.harmed = case.is_harmful();
-    let mut run = Run { world, random, slow: [false; 4], figures, trace, case };
+    let reloads = Random(seed ^ 0x5e1f);
+    let mut run = Run { world, random, reloads, slow: [false; 4], figures, trace, case };
     for _ in 0..run.case.runs {
         let steps = 1 + run.random.below(run.case.steps_max);
         let lives = (0..steps).all(|_| run.step());
@@ -110,6 +116,10 @@ impl Run<'_> {
         let shard = random.below(self.world.nodes.len());
         let device = random.below(self.case.devices);
         self.tell(|| format!("{kind:?}, shard {shard}, device {device}"));
+        if self.case.rules && self.reloads.one_in(15) {
+            self.figures.reloads += 1;
+            self.world.reload(shard);
+        }
         let (world, random) = (&mut self.world, &mut self.random);
         let mut lives = true;
         match kind {

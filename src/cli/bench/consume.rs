@@ -8,28 +8,21 @@
 //! else, so a real consumer is slower by what it does besides; `librdkafka` is such a one.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write};
-use std::net::TcpStream;
+use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{
-    ApiKey, BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
-    MetadataRequest, MetadataResponse, RequestHeader, ResponseHeader, TopicName,
-};
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse};
 use kafka_protocol::records::{Compression, RecordBatchDecoder};
 
 use super::measure::histogram;
 use super::pin;
 use super::subscribe::SLOW_REST;
+use crate::cli::kafka::{FETCH_VERSION, LATEST, Node, broken, check, fetch, layout};
 
 /// Who reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -124,31 +117,24 @@ struct Consumers {
     threads: Vec<JoinHandle<io::Result<Read>>>,
 }
 
-const METADATA_VERSION: i16 = 9;
-const LIST_OFFSETS_VERSION: i16 = 5;
-/// The last one that names topics.
-const FETCH_VERSION: i16 = 12;
-const LATEST: i64 = -1;
 const LONG_POLL_MS: i32 = 500;
-const TIMEOUT: Duration = Duration::from_secs(10);
 const FETCH_BYTES_MAX: i32 = 16 << 20;
 /// A batch that is larger comes all the same, whole.
 const SLOW_BYTES_MAX: i32 = 4 << 10;
-const RESPONSE_BYTES_MAX: usize = 256 << 20;
 
 impl Consumers {
     fn start(options: &Options, tag: u64, begin: &Arc<OnceLock<Instant>>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        for (address, partitions) in leaders(&options.bootstrap, &options.stream)? {
-            let mut reader = Reader {
-                node: Node::connect(&address)?,
-                offsets: BTreeMap::new(),
+        for (address, partitions) in layout(&options.bootstrap, &options.stream)?.leaders {
+            let mut node = Node::connect(&address)?;
+            let reader = Reader {
+                offsets: node.offsets(&options.stream, &partitions, LATEST)?,
+                node,
                 options: options.clone(),
                 tag,
                 latencies: histogram(),
             };
-            reader.find_ends(&partitions)?;
             let (stop, begin) = (Arc::clone(&stop), Arc::clone(begin));
             threads.push(std::thread::spawn(move || reader.read_all(&begin, &stop)));
         }
@@ -175,30 +161,6 @@ impl Consuming for Consumers {
     }
 }
 
-/// The nodes that lead partitions of the stream, with these partitions.
-fn leaders(bootstrap: &str, stream: &str) -> io::Result<Vec<(String, Vec<i32>)>> {
-    let topic = MetadataRequestTopic::default().with_name(Some(topic_name(stream)));
-    let request = MetadataRequest::default()
-        .with_topics(Some(vec![topic]))
-        .with_allow_auto_topic_creation(false);
-    let response: MetadataResponse =
-        Node::connect(bootstrap)?.call(ApiKey::Metadata, METADATA_VERSION, &request)?;
-    let topic = response.topics.first().ok_or_else(|| broken("no topic in Metadata"))?;
-    check(topic.error_code, "Metadata")?;
-    let mut found: BTreeMap<BrokerId, Vec<i32>> = BTreeMap::new();
-    for partition in &topic.partitions {
-        check(partition.error_code, "Metadata")?;
-        found.entry(partition.leader_id).or_default().push(partition.partition_index);
-    }
-    let address = |leader: BrokerId| {
-        let node = response.brokers.iter().find(|node| node.node_id == leader);
-        node.map(|node| format!("{}:{}", node.host.as_str(), node.port))
-    };
-    let with_address = |(leader, partitions)| Some((address(leader)?, partitions));
-    let found: Vec<_> = found.into_iter().filter_map(with_address).collect();
-    if found.is_empty() { Err(broken("nobody leads the stream's partitions")) } else { Ok(found) }
-}
-
 /// Reads the partitions of one node.
 struct Reader {
     node: Node,
@@ -210,24 +172,6 @@ struct Reader {
 }
 
 impl Reader {
-    fn find_ends(&mut self, partitions: &[i32]) -> io::Result<()> {
-        let latest = |&partition: &i32| {
-            ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(LATEST)
-        };
-        let topic = ListOffsetsTopic::default()
-            .with_name(topic_name(&self.options.stream))
-            .with_partitions(partitions.iter().map(latest).collect());
-        let request =
-            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
-        let response: ListOffsetsResponse =
-            self.node.call(ApiKey::ListOffsets, LIST_OFFSETS_VERSION, &request)?;
-        for partition in response.topics.iter().flat_map(|topic| &topic.partitions) {
-            check(partition.error_code, "ListOffsets")?;
-            self.offsets.insert(partition.partition_index, partition.offset);
-        }
-        Ok(())
-    }
-
     fn read_all(mut self, begin: &OnceLock<Instant>, stop: &AtomicBool) -> io::Result<Read> {
         let mut records = 0;
         if let Some(core) = self.options.core {
@@ -252,23 +196,7 @@ impl Reader {
 
     fn request(&self) -> FetchRequest {
         let bytes_max = if self.options.slow { SLOW_BYTES_MAX } else { FETCH_BYTES_MAX };
-        let partition = |(&partition, &offset): (&i32, &i64)| {
-            FetchPartition::default()
-                .with_partition(partition)
-                .with_current_leader_epoch(-1)
-                .with_fetch_offset(offset)
-                .with_partition_max_bytes(bytes_max)
-        };
-        let topic = FetchTopic::default()
-            .with_topic(topic_name(&self.options.stream))
-            .with_partitions(self.offsets.iter().map(partition).collect());
-        FetchRequest::default()
-            .with_replica_id(BrokerId(-1))
-            .with_max_wait_ms(LONG_POLL_MS)
-            .with_min_bytes(1)
-            .with_max_bytes(bytes_max)
-            .with_session_epoch(-1)
-            .with_topics(vec![topic])
+        fetch(&self.options.stream, &self.offsets, bytes_max, LONG_POLL_MS)
     }
 
     /// How many records came.
@@ -316,71 +244,6 @@ fn decompress(bytes: &mut Bytes, compression: Compression) -> io::Result<Bytes> 
         }
         other => Err(broken(format!("{other:?} is not decompressed here"))),
     }
-}
-
-/// One connection to a node.
-struct Node {
-    socket: TcpStream,
-    correlation_id: i32,
-}
-
-impl Node {
-    fn connect(address: &str) -> io::Result<Self> {
-        let socket = TcpStream::connect(address)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Self { socket, correlation_id: 0 })
-    }
-
-    /// Sends a request and reads its response.
-    fn call<R: Decodable>(
-        &mut self,
-        api: ApiKey,
-        version: i16,
-        message: &impl Encodable,
-    ) -> io::Result<R> {
-        self.correlation_id = self.correlation_id.wrapping_add(1);
-        let header = RequestHeader::default()
-            .with_request_api_key(api as i16)
-            .with_request_api_version(version)
-            .with_correlation_id(self.correlation_id)
-            .with_client_id(Some(StrBytes::from_static_str("tidegate-bench")));
-        let mut out = vec![0; 4];
-        header.encode(&mut out, api.request_header_version(version)).map_err(broken)?;
-        message.encode(&mut out, version).map_err(broken)?;
-        let bytes = (out.len() - 4) as u32;
-        out[..4].copy_from_slice(&bytes.to_be_bytes());
-        self.socket.write_all(&out)?;
-        let mut prefix = [0; 4];
-        self.socket.read_exact(&mut prefix)?;
-        let bytes = u32::from_be_bytes(prefix) as usize;
-        if bytes > RESPONSE_BYTES_MAX {
-            return Err(broken(format!("a response of {bytes} bytes")));
-        }
-        let mut response = vec![0; bytes];
-        self.socket.read_exact(&mut response)?;
-        let mut response = Bytes::from(response);
-        let header = ResponseHeader::decode(&mut response, api.response_header_version(version));
-        if header.map_err(broken)?.correlation_id != self.correlation_id {
-            return Err(broken("a response to another request"));
-        }
-        R::decode(&mut response, version).map_err(broken)
-    }
-}
-
-fn topic_name(stream: &str) -> TopicName {
-    TopicName(StrBytes::from_string(stream.to_owned()))
-}
-
-fn check(error_code: i16, api: &str) -> io::Result<()> {
-    match error_code {
-        0 => Ok(()),
-        code => Err(broken(format!("{api} answered with Kafka's error {code}"))),
-    }
-}
-
-fn broken(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::other(what)
 }
 
 #[cfg(test)]

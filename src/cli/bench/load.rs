@@ -382,7 +382,7 @@ impl<'a> Load<'a> {
                 Ok(())
             }
             packet::CONNACK if !connection.accepted => {
-                let ConnectReply { code, receive_max } =
+                let ConnectReply { code, receive_max, .. } =
                     wire::connect_reply(self.plan.version, body)?;
                 if code != 0 {
                     self.connects.refused_code = Some(code);

@@ -33,7 +33,7 @@ mod subscribe;
 mod sweep;
 mod threads;
 mod verdict;
-mod wire;
+pub(in crate::cli) mod wire;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -127,12 +127,14 @@ pub struct ConnectReply {
     pub code: u8,
     /// How many QoS 1 publications the server takes at once.
     pub receive_max: u16,
+    /// The largest packet that it takes, in bytes.
+    pub packet_bytes_max: u32,
 }
 
 /// Reads a CONNACK's body.
 pub fn connect_reply(version: Version, body: &[u8]) -> Result<ConnectReply, Malformed> {
     let code = *body.get(1).ok_or(Malformed)?;
-    let mut receive_max = u16::MAX;
+    let (mut receive_max, mut packet_bytes_max) = (u16::MAX, u32::MAX);
     if version == Version::V5 && body.len() > 2 {
         let (bytes, used) = variable_integer(&body[2..])?.ok_or(Malformed)?;
         let mut rest = body[2 + used..].get(..bytes).ok_or(Malformed)?;
@@ -140,11 +142,13 @@ pub fn connect_reply(version: Version, body: &[u8]) -> Result<ConnectReply, Malf
             let size = property_bytes(id, after)?;
             if id == 0x21 {
                 receive_max = u16::from_be_bytes([after[0], after[1]]);
+            } else if id == 0x27 {
+                packet_bytes_max = u32::from_be_bytes([after[0], after[1], after[2], after[3]]);
             }
             rest = &after[size..];
         }
     }
-    Ok(ConnectReply { code, receive_max })
+    Ok(ConnectReply { code, receive_max, packet_bytes_max })
 }
 
 /// The packet identifier of the one SUBSCRIBE that a subscriber sends.

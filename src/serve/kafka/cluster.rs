@@ -1,6 +1,7 @@
 //! The cluster as Kafka clients see it: every shard a node, every stream a topic.
 //!
-//! Made once at start by the engine, read by every connection of the shard. Fixed for the run.
+//! Made by the engine, read by every connection of the shard. Only streams come in the run: then the
+//! engine makes another one, in which those that there were have their places.
 
 use std::collections::HashMap;
 

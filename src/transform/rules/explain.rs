@@ -19,6 +19,26 @@ impl Display for Plan {
     }
 }
 
+impl Plan {
+    /// What a rule reads, tests and writes, wherever it stands and whoever reads it.
+    pub fn meaning(&self, rule: usize) -> String {
+        let shown = ShownRule { plan: self, rule: &self.rules[rule] }.to_string();
+        let lines = shown.lines().skip(1).filter(|line| !line.starts_with("  read by"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+struct ShownRule<'a> {
+    plan: &'a Plan,
+    rule: &'a Rule,
+}
+
+impl Display for ShownRule<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        show_rule(f, self.plan, self.rule)
+    }
+}
+
 fn line(f: &mut Formatter<'_>, label: &str, text: impl Display) -> fmt::Result {
     writeln!(f, "  {label:<10} {text}")
 }

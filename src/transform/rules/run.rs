@@ -12,7 +12,7 @@ use super::expr::Expr;
 use super::extras::{Extras, Key, Writer};
 use super::fields;
 use super::formats::Format;
-use super::formats::sparkplug::Nodes;
+use super::formats::sparkplug::{Birth, Nodes};
 use super::group::Group;
 use super::input::Input;
 use super::json::{self, Field, Raw};
@@ -104,6 +104,16 @@ impl Runner {
         let Self { scratch, records, nodes } = self;
         let mut run = Run { plan, input, scratch, records, nodes };
         run.group(group, input.payload);
+        &self.records
+    }
+
+    /// As [`Runner::run`], for a message of long ago: births in it are not remembered.
+    pub fn run_again(&mut self, plan: &Plan, group: &Group, input: &Input<'_>) -> &Records {
+        let known = Birth::of_topic(input.topic).map(|_| std::mem::take(&mut self.nodes));
+        self.run(plan, group, input);
+        if let Some(known) = known {
+            self.nodes = known;
+        }
         &self.records
     }
 
@@ -400,7 +410,9 @@ impl<'a> Run<'a, '_> {
     /// The message as it came, with what was wrong in headers.
     fn dead_letter(&mut self, rule: &Rule, failure: &Failure) {
         let at = if failure.at.line == 0 { rule.at } else { failure.at };
-        let Ok(extras) = dead_headers(&mut self.records.bytes, rule, at, failure) else { return };
+        let bytes = &mut self.records.bytes;
+        let received_ms = self.input.received_ms;
+        let Ok(extras) = dead_headers(bytes, (rule, at), received_ms, failure) else { return };
         let record = Record { target: Target::DeadLetters, body: None, extras };
         // Where there are too many of one message already, the count of errors tells.
         let _ = self.records.push(record, self.input);
@@ -409,11 +421,12 @@ impl<'a> Run<'a, '_> {
 
 fn dead_headers(
     bytes: &mut Vec<u8>,
-    rule: &Rule,
-    at: Position,
+    (rule, at): (&Rule, Position),
+    received_ms: i64,
     failure: &Failure,
 ) -> Result<Range<usize>, EvalError> {
-    let mut writer = Writer::new(bytes, Key::Unsaid, None)?;
+    // Also of a message that fails again: the time at which it came first.
+    let mut writer = Writer::new(bytes, Key::Unsaid, Some(received_ms))?;
     // Writing to memory does not fail.
     writer.header("rule", |bytes| bytes.extend_from_slice(rule.name.as_bytes()))?;
     writer.header("position", |bytes| drop(write!(bytes, "{}:{at}", rule.file)))?;

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
@@ -92,14 +94,16 @@ fn the_rule_of_the_issue() {
     assert_eq!(
         run(HOT, br#"{"temp": "hot"}"#),
         [concat!(
-            r#"dead {"temp": "hot"} rule=hot position=r.sql:4:7 "#,
+            r#"dead {"temp": "hot"} ts=1700000000000 rule=hot position=r.sql:4:7 "#,
             "reason=> takes two numbers, two texts, two booleans or two byte strings, not an integer"
         )]
     );
     assert_eq!(
         run(HOT, b"{\"temp\": 31"),
-        ["dead {\"temp\": 31 rule=hot position=r.sql:1:1 reason=the payload is not JSON: \
-          a comma or } is missing at byte 11"]
+        [
+            "dead {\"temp\": 31 ts=1700000000000 rule=hot position=r.sql:1:1 reason=the payload is not JSON: \
+          a comma or } is missing at byte 11"
+        ]
     );
 }
 
@@ -378,6 +382,13 @@ fn the_examples_give_what_they_say() {
     check!("factory");
 }
 
+fn base64_of(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0; text.len()];
+    let count = STANDARD.decode_slice(text, &mut bytes).unwrap();
+    bytes.truncate(count);
+    bytes
+}
+
 /// What a file of rules makes of a file of samples.
 fn sampled(sql: &str, samples: &str) -> String {
     let plan = planned(sql);
@@ -386,12 +397,11 @@ fn sampled(sql: &str, samples: &str) -> String {
     for line in samples.lines() {
         let sample: HashMap<&str, &RawValue> = serde_json::from_str(line).unwrap();
         let word = |name: &str| sample[name].get().trim_matches('"');
-        let payload = sample["payload"].get();
-        let input = Input {
-            topic: word("topic"),
-            client_id: word("clientid"),
-            ..input(payload.as_bytes())
+        let payload = match sample.contains_key("payload_base64") {
+            true => base64_of(word("payload_base64")),
+            false => sample["payload"].get().as_bytes().to_vec(),
         };
+        let input = Input { topic: word("topic"), client_id: word("clientid"), ..input(&payload) };
         let mut rules: Vec<usize> = plan
             .filters()
             .filter(|(filter, _)| crate::transform::matches(filter, input.topic))

@@ -1,16 +1,25 @@
-//! SIGTERM and SIGINT: the first asks the engine to stop, the second ends it at once.
+//! SIGTERM and SIGINT: the first asks the engine to stop, the second ends it at once. SIGHUP asks it to
+//! read its rules again.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem::MaybeUninit;
 
-/// The two signals, kept from every thread that is started from now on.
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// By the signal of this number.
+    Stop(i32),
+    Reload,
+}
+
+/// The signals, kept from every thread that is started from now on.
 #[derive(Clone, Copy)]
-pub struct StopSignals {
+pub struct Signals {
     set: libc::sigset_t,
 }
 
-impl StopSignals {
+impl Signals {
     /// Blocks the signals for the calling thread and all that it starts.
     ///
     /// # Errors
@@ -23,6 +32,9 @@ impl StopSignals {
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
             libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGHUP);
+            // Under nohup it is ignored, and then nobody can wait for it.
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
             let result = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
             if result != 0 {
                 return Err(io::Error::from_raw_os_error(result));
@@ -31,11 +43,11 @@ impl StopSignals {
         }
     }
 
-    /// Waits for one of them and returns its number.
-    pub fn wait(&self) -> i32 {
+    /// Waits for one of them.
+    pub fn wait(&self) -> Asked {
         let mut signal = 0;
         // SAFETY: both pointers are to live values of their types.
         unsafe { libc::sigwait(&self.set, &mut signal) };
-        signal
+        if signal == libc::SIGHUP { Asked::Reload } else { Asked::Stop(signal) }
     }
 }
