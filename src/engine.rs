@@ -22,6 +22,7 @@ use crate::driver::launch::{self, Launch};
 use crate::driver::open_connections::OpenConnections;
 use crate::driver::preflight;
 use crate::driver::stop::StopSignals;
+use crate::driver::tables::{self, Watcher};
 use crate::driver::ways::{self, Stopper};
 use crate::driver::{listen, storage};
 use crate::log::start::{SPARE_DIR, StreamWanted, Wanted};
@@ -108,6 +109,13 @@ pub fn run(config: Config, plan: Plan, delays: &[CommitDelay]) -> Result<(), Err
     let (dir, control_cores) = (&ground.data.path, ground.layout.control.clone());
     let cleaner = cleaner::start(dir, config.log.clean_bytes_per_second, control_cores)
         .map_err(system("starting a thread"))?;
+    let tables = tables::start(
+        dir,
+        Arc::clone(&ground.plan),
+        Arc::clone(&registry),
+        ground.layout.control.clone(),
+    )
+    .map_err(system("mapping the lookup tables in the data directory"))?;
     let (stopper, threads) =
         start_shards(&config, &mut ground, &registry, (base, cleaner.orders()))?;
     banner::print(&config, &ground, control.address());
@@ -117,6 +125,7 @@ pub fn run(config: Config, plan: Plan, delays: &[CommitDelay]) -> Result<(), Err
         let _ = thread.join();
     }
     cleaner.stop();
+    tables.into_iter().for_each(Watcher::stop);
     control.stop();
     tracing::info!("stopped: everything that was taken is committed and acknowledged");
     Ok(())
@@ -244,6 +253,7 @@ fn registry(ground: &Ground) -> Registry {
         shards: ground.shards,
         partitions: manifest.partitions,
         streams: options::stream_infos(manifest, &ground.data, &ground.plan),
+        tables: ground.plan.tables.all.iter().map(|table| table.name.to_string()).collect(),
         started: SystemTime::now(),
     })
 }

@@ -14,6 +14,7 @@ mod label;
 mod registry;
 mod shard;
 mod station;
+mod table;
 
 pub use cell::{Counter, Gauge};
 pub use distribution::{BYTES, Distribution, RECORDS, SECONDS, Scale};
@@ -24,3 +25,4 @@ pub use shard::{
     ShardMetrics, StreamMetrics, WayMetrics,
 };
 pub use station::{QUANTILES, Station, StationSummary, StationTimes};
+pub use table::TableMetrics;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::ShardMetrics;
+use super::{ShardMetrics, TableMetrics};
 use crate::record::{Durability, StreamName};
 
 /// What a shard is doing, in the order of a life.
@@ -68,6 +68,8 @@ pub struct EngineInfo {
     pub partitions: u32,
     /// By `StreamId::index`.
     pub streams: Vec<StreamInfo>,
+    /// The lookup tables of rules, by name.
+    pub tables: Vec<String>,
     /// When the process began to start.
     pub started: SystemTime,
 }
@@ -77,6 +79,7 @@ pub struct EngineInfo {
 pub struct Registry {
     info: EngineInfo,
     shards: Box<[Arc<ShardMetrics>]>,
+    tables: Box<[(String, TableMetrics)]>,
 }
 
 impl Registry {
@@ -86,7 +89,8 @@ impl Registry {
         let cells =
             |shard| ShardMetrics::new(info.shards, info.streams.len(), owned(shard) as usize);
         let shards = (0..info.shards).map(|shard| Arc::new(cells(shard))).collect();
-        Self { info, shards }
+        let tables = info.tables.iter().map(|name| (name.clone(), TableMetrics::default()));
+        Self { tables: tables.collect(), info, shards }
     }
 
     /// What was started.
@@ -97,6 +101,11 @@ impl Registry {
     /// By `ShardId::index`; the shard takes a clone of its own along.
     pub fn shards(&self) -> &[Arc<ShardMetrics>] {
         &self.shards
+    }
+
+    /// The lookup tables by name; the thread that watches their files writes the cells.
+    pub fn tables(&self) -> &[(String, TableMetrics)] {
+        &self.tables
     }
 
     /// Whether every shard accepts connections; else which one does not, and why.
@@ -129,7 +138,8 @@ mod tests {
         let name = StreamName::try_from("telemetry".to_owned()).unwrap();
         let streams = vec![StreamInfo { name, durability: Durability::Fsync, is_rule: false }];
         let started = SystemTime::UNIX_EPOCH;
-        Registry::new(EngineInfo { version: "0", shards, partitions, streams, started })
+        let tables = Vec::new();
+        Registry::new(EngineInfo { version: "0", shards, partitions, streams, tables, started })
     }
 
     #[test]

@@ -29,3 +29,4 @@ mod segments;
 mod slow_log;
 mod starting;
 mod streams;
+mod tables;
