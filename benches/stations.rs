@@ -246,6 +246,7 @@ fn setup(compression: Compression) -> Setup {
         buffer_bytes: 2 << 20,
         batch_bytes_max: BATCH_BYTES_MAX,
         rules: "",
+        table: "",
     }
 }
 

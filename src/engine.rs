@@ -23,6 +23,7 @@ use crate::driver::launch::{self, Launch};
 use crate::driver::open_connections::OpenConnections;
 use crate::driver::preflight;
 use crate::driver::process_signals::{Asked, Signals};
+use crate::driver::tables;
 use crate::driver::ways::{self, ChangeWay, Stopper};
 use crate::driver::{listen, storage};
 use crate::log::start::{SPARE_DIR, StreamWanted, Wanted};
@@ -121,18 +122,22 @@ pub fn run(loaded: Loaded, delays: &[CommitDelay]) -> Result<(), Error> {
     let (dir, control_cores) = (&ground.data.path, ground.layout.control.clone());
     let cleaner = cleaner::start(dir, config.log.clean_bytes_per_second, control_cores)
         .map_err(system("starting a thread"))?;
+    let tables = tables::start(&ground.data.path, &ground.plan, &registry, &ground.layout.control)
+        .map_err(system("mapping the lookup tables in the data directory"))?;
     let Shards { stopper, change_ways, threads } =
         start_shards(&config, &mut ground, &registry, (base, cleaner.orders()))?;
     banner::print(&config, &ground, control.address());
-    let reloader = Arc::new(Reloader::new(rules, config, ground, registry, change_ways));
+    let reloader = Arc::new(Reloader::new(rules, config, ground, registry, change_ways, tables));
     // Nobody else sets it.
     let _ = reloading.set(Arc::clone(&reloader) as _);
-    std::thread::spawn(move || watch(signals, &stopper, reloader));
+    let reloads = Arc::clone(&reloader);
+    std::thread::spawn(move || watch(signals, &stopper, reloads));
     for thread in threads {
         // A panic has ended the process already.
         let _ = thread.join();
     }
     cleaner.stop();
+    reloader.stop();
     control.stop();
     tracing::info!("stopped: everything that was taken is committed and acknowledged");
     Ok(())

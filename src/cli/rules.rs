@@ -93,7 +93,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             let plan = planned(files)?;
             let names: Vec<&str> = plan.rules.iter().map(|rule| &*rule.name).collect();
             let count = names.len();
-            failure::print(&format!("{count} rule(s) are right: {}\n", names.join(", ")))
+            let mut text = format!("{count} rule(s) are right: {}\n", names.join(", "));
+            for (table, now) in plan.tables.all.iter().zip(&*plan.tables.current()) {
+                let path = table.path.display();
+                let _ = writeln!(text, "table {}: {} row(s) of {path}", table.name, now.rows());
+            }
+            failure::print(&text)
         }
         Command::Explain(files) => failure::print(&planned(files)?.to_string()),
         Command::Try(args) => try_samples(args),

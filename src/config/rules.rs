@@ -2,9 +2,13 @@
 //! configuration are.
 //!
 //! Comes in: the configuration and the directory from which patterns start. Goes out: a plan, and
-//! the streams that it feeds, or everything that is wrong. Only here files of rules are read.
+//! the streams that it feeds, or everything that is wrong. Only here files of rules are read, and
+//! those of lookup tables.
 
 use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::keys::nearest;
@@ -12,7 +16,8 @@ use super::section::{Given, Section};
 use super::{Config, Stream, TopicFilter};
 use crate::record::StreamName;
 use crate::transform::rules::problem::{Position, Problem};
-use crate::transform::rules::{DEAD_LETTERS, Plan, Rule, plan};
+use crate::transform::rules::tables::{Stamp, Text};
+use crate::transform::rules::{DEAD_LETTERS, Plan, Rule, plan_with};
 
 /// Keys of a stream that a rule says itself, by its clauses.
 const OF_THE_RULE: [&str; 3] = ["name", "topics", "partition_by"];
@@ -133,7 +138,7 @@ pub fn read(files: &[PathBuf], streams: &[Stream]) -> Result<(Plan, Vec<Stream>)
         .map(|s| (s.name.as_str().to_owned(), s.topics.iter().map(|t| t.as_str().into()).collect()))
         .collect();
     let wrong = |problems: Vec<Problem>| problems.into_iter().map(Mistake::from).collect::<Wrong>();
-    let plan = plan(&texts, &known).map_err(wrong)?;
+    let plan = plan_with(&texts, &known, &read_table).map_err(wrong)?;
     let made: Vec<_> = plan.rules.iter().map(stream).collect();
     let problems: Vec<Problem> = made.iter().filter_map(|made| made.clone().err()).collect();
     if !problems.is_empty() {
@@ -148,6 +153,39 @@ pub fn read(files: &[PathBuf], streams: &[Stream]) -> Result<(Plan, Vec<Stream>)
         made.push(Stream { name, ..Stream::default() });
     }
     Ok((plan, made))
+}
+
+/// The file of a lookup table, of at most so many bytes; else why it cannot be read.
+pub fn read_table(path: &Path, bytes_max: usize) -> Result<Text, String> {
+    let text = |error: io::Error| error.to_string();
+    // Opening a pipe would wait for whoever writes to it.
+    if !std::fs::metadata(path).map_err(text)?.is_file() {
+        return Err("it is no file".to_owned());
+    }
+    let file = File::open(path).map_err(text)?;
+    let stamp = stamp(&file.metadata().map_err(text)?);
+    let mut bytes = Vec::new();
+    let most = bytes_max as u64 + 1;
+    file.take(most).read_to_end(&mut bytes).map_err(text)?;
+    if bytes.len() > bytes_max {
+        return Err(format!(
+            "it has more than {bytes_max} bytes; CREATE TABLE … WITH (max_bytes = …) allows more"
+        ));
+    }
+    Ok(Text { bytes, stamp })
+}
+
+/// What tells one version of a file from another.
+pub fn stamp(of: &Metadata) -> Stamp {
+    const NS: i64 = 1_000_000_000;
+    let time = |seconds: i64, ns: i64| seconds.wrapping_mul(NS).wrapping_add(ns);
+    [
+        of.dev() as i64,
+        of.ino() as i64,
+        of.size() as i64,
+        time(of.mtime(), of.mtime_nsec()),
+        time(of.ctime(), of.ctime_nsec()),
+    ]
 }
 
 /// The stream of a rule, with the options of its WITH.

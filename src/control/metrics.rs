@@ -8,7 +8,7 @@ use super::process::Process;
 use super::text::{Kind, Samples};
 use crate::observe::{
     ByLabel, Counter, Distribution, Gauge, Label, QUANTILES, Registry, RuleMetrics, ShardMetrics,
-    Station, StreamMetrics, WayMetrics,
+    Station, StreamMetrics, TableMetrics, WayMetrics,
 };
 
 const NS: f64 = 1e-9;
@@ -48,7 +48,8 @@ pub(super) fn render(registry: &Registry) -> String {
     text
 }
 
-static TABLES: [&[Metric]; 9] = [ENGINE, MQTT, LOG, KAFKA, RING, LOOP, STREAM, RULE, PROCESS];
+static TABLES: [&[Metric]; 10] =
+    [ENGINE, MQTT, LOG, KAFKA, RING, LOOP, STREAM, RULE, LOOKUP, PROCESS];
 
 #[rustfmt::skip]
 static ENGINE: &[Metric] = metrics! {
@@ -246,6 +247,20 @@ static RULE: &[Metric] = metrics! {
 };
 
 #[rustfmt::skip]
+static LOOKUP: &[Metric] = metrics! {
+    Gauge "tidegate_table_rows" "Rows of the lookup table."
+        |s, out| tables(s, out, |table| table.rows.value());
+    Gauge "tidegate_table_bytes" "Bytes that the lookup table takes, compiled."
+        |s, out| tables(s, out, |table| table.bytes.value());
+    Gauge "tidegate_table_loaded_time_seconds" "When the version in use was loaded, in Unix time."
+        |s, out| tables(s, out, |table| table.loaded_s.value());
+    Counter "tidegate_table_loads_total" "Versions of the table's file that were taken, the first one included."
+        |s, out| tables(s, out, |table| table.loads.value());
+    Counter "tidegate_table_load_failures_total" "Versions of the table's file that were refused; the one before stays in use."
+        |s, out| tables(s, out, |table| table.failures.value());
+};
+
+#[rustfmt::skip]
 static PROCESS: &[Metric] = metrics! {
     Counter "process_cpu_seconds_total" "User and system time of the process."
         |s, out| if let Some(seconds) = s.process.cpu_seconds { out.value(&[], seconds) };
@@ -327,6 +342,12 @@ fn rules(source: &Source<'_>, out: &mut Samples<'_>, cell: fn(&RuleMetrics) -> &
             out.value(&[("shard", &shard), ("rule", &info.name)], cell(&stream.rule).value());
         }
     });
+}
+
+fn tables(source: &Source<'_>, out: &mut Samples<'_>, value: fn(&TableMetrics) -> u64) {
+    for (name, table) in &*source.registry.tables() {
+        out.value(&[("table", name)], value(table));
+    }
 }
 
 fn partitions(

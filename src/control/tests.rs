@@ -92,6 +92,7 @@ fn a_scrape_shows_what_the_shards_published() {
     way.settled.publish(30);
     shard.ring.pinned_buffers.set(3);
     shard.ring.arrived.add(17);
+    registry.set_tables(["devices"].into_iter())[0].rows.set(12);
     let mut times = StationTimes::new();
     times.record(shard, Station::Flush, 120_000);
     times.publish_all(shard);
@@ -134,6 +135,7 @@ fn a_scrape_shows_what_the_shards_published() {
     assert_eq!(samples.keys().find(own), None, "a shard has no way to itself");
     check("tidegate_ring_pinned_buffers{shard=\"1\"}", 3.0);
     check("tidegate_ring_arrived_records_total{shard=\"1\"}", 17.0);
+    check("tidegate_table_rows{table=\"devices\"}", 12.0);
     assert!(samples["process_resident_memory_bytes"] > 1e6);
     control.stop();
 }

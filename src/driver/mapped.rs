@@ -1,7 +1,7 @@
 //! Files of a data directory in memory: mapped read-only, every page brought in first.
 //!
 //! Comes in: a path in a directory that this process has locked. Goes out: its bytes. For the tools,
-//! on the main thread; shards never map, as a page fault would hold all of their connections up. The
+//! on the main thread; shards map no log, as a page fault would hold all of their connections up. The
 //! invariant: nobody writes a mapped file, for the lock outlives the map.
 //! Deliberately absent: writable maps, and maps of a directory that an engine uses.
 #![allow(unsafe_code)]

@@ -12,6 +12,7 @@ pub mod listen;
 pub mod mapped;
 pub mod open_connections;
 pub mod read_ahead;
+pub mod tables;
 
 pub mod alarm;
 pub mod commits;

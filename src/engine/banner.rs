@@ -38,6 +38,13 @@ fn text(config: &Config, ground: &Ground, http: SocketAddr) -> String {
         .map(|s| format!("{} ({}, {})", s.name, s.durability.name(), s.compression.name()))
         .collect();
     row("streams", format!("{}; {} partitions each", streams.join(", "), manifest.partitions));
+    for (table, now) in ground.plan.tables.all.iter().zip(&*ground.plan.tables.current()) {
+        let kib = now.bytes().len().div_ceil(1024);
+        row(
+            "table",
+            format!("{}: {} rows, {kib} KiB, of {}", table.name, now.rows(), table.path.display()),
+        );
+    }
     row("disk", disk(ground));
     row("memory", memory(config, ground));
     for note in &ground.notes {

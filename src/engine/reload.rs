@@ -13,6 +13,7 @@ use super::{Ground, options};
 use crate::config::{Config, Mistake, RuleSource, Stream};
 use crate::control::{Refused, Reload, Reloaded, Wrong};
 use crate::driver::data_dir;
+use crate::driver::tables::{self, Watcher};
 use crate::driver::ways::ChangeWay;
 use crate::log::start::StreamWanted;
 use crate::observe::{Registry, ShardState};
@@ -41,6 +42,8 @@ struct Running {
     config: Config,
     ground: Ground,
     ways: Vec<ChangeWay>,
+    /// Watches the files of the plan's tables.
+    tables: Option<Watcher>,
     /// Changes that each shard was sent.
     sent: u64,
     version: u64,
@@ -76,9 +79,16 @@ impl Reloader {
         ground: Ground,
         registry: Arc<Registry>,
         ways: Vec<ChangeWay>,
+        tables: Option<Watcher>,
     ) -> Self {
-        let running = Mutex::new(Running { config, ground, ways, sent: 0, version: 1 });
+        let running = Mutex::new(Running { config, ground, ways, tables, sent: 0, version: 1 });
         Self { registry, source, running }
+    }
+
+    /// Ends what runs beside the shards.
+    pub fn stop(&self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.tables.take().into_iter().for_each(Watcher::stop);
     }
 
     fn reload_once(&self, running: &mut Running) -> Result<Reloaded, Refused> {
@@ -100,6 +110,10 @@ impl Reloader {
             }))
         })?;
         self.await_shards(running)?;
+        let (dir, cores) = (&running.ground.data.path, &running.ground.layout.control);
+        let tables = tables::start(dir, &plan, &self.registry, cores)
+            .map_err(|cause| Refused::Unavailable(format!("mapping lookup tables: {cause}")))?;
+        std::mem::replace(&mut running.tables, tables).into_iter().for_each(Watcher::stop);
         running.ground.plan = plan;
         running.version += 1;
         let version = running.version;

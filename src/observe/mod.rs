@@ -15,6 +15,7 @@ mod registry;
 mod rows;
 mod shard;
 mod station;
+mod table;
 
 pub use cell::{Counter, Gauge};
 pub use distribution::{BYTES, Distribution, RECORDS, SECONDS, Scale};
@@ -26,3 +27,4 @@ pub use shard::{
     ShardMetrics, StreamMetrics, WayMetrics,
 };
 pub use station::{QUANTILES, Station, StationSummary, StationTimes};
+pub use table::TableMetrics;

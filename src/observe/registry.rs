@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::SystemTime;
 
-use super::{Counter, Gauge, ShardMetrics};
+use super::{Counter, Gauge, ShardMetrics, TableMetrics};
 use crate::record::{Durability, StreamName};
 
 /// What a shard is doing, in the order of a life.
@@ -80,6 +80,7 @@ pub struct Registry {
     info: EngineInfo,
     shards: Box<[Arc<ShardMetrics>]>,
     streams: RwLock<Vec<StreamInfo>>,
+    tables: RwLock<Vec<(String, Arc<TableMetrics>)>>,
     /// What reading the rules again came to.
     pub reloads: Reloads,
 }
@@ -103,7 +104,7 @@ impl Registry {
             |shard| ShardMetrics::new(info.shards, info.streams.len(), owned(shard) as usize);
         let shards = (0..info.shards).map(|shard| Arc::new(cells(shard))).collect();
         let streams = RwLock::new(info.streams.clone());
-        Self { info, shards, streams, reloads: Reloads::default() }
+        Self { info, shards, streams, tables: RwLock::default(), reloads: Reloads::default() }
     }
 
     /// The streams by `StreamId::index`.
@@ -127,6 +128,24 @@ impl Registry {
     /// By `ShardId::index`; the shard takes a clone of its own along.
     pub fn shards(&self) -> &[Arc<ShardMetrics>] {
         &self.shards
+    }
+
+    /// The lookup tables of the rules that run, with their names; the thread that watches their files
+    /// writes the cells.
+    pub fn tables(&self) -> RwLockReadGuard<'_, Vec<(String, Arc<TableMetrics>)>> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lookup tables are these now. One of a name that there was keeps its cells.
+    pub fn set_tables<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Arc<TableMetrics>> {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::take(&mut *tables);
+        for name in names {
+            let cells = known.iter().find(|(known, _)| known == name);
+            let cells = cells.map(|(_, cells)| Arc::clone(cells)).unwrap_or_default();
+            tables.push((name.to_owned(), cells));
+        }
+        tables.iter().map(|(_, cells)| Arc::clone(cells)).collect()
     }
 
     /// Whether every shard accepts connections; else which one does not, and why.

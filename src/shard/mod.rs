@@ -446,6 +446,9 @@ impl Shard {
     pub fn publish_metrics(&mut self) {
         self.core.lanes.publish_metrics(&self.core.options.metrics);
         self.core.times.publish_next(&self.core.options.metrics);
+        if let Some(rules) = &mut self.core.rules {
+            rules.refresh();
+        }
     }
 
     /// Connections that are not closed yet.

@@ -134,6 +134,11 @@ impl Rulebook {
         }
     }
 
+    /// Lets go of old versions of lookup tables; to be called now and then, also without messages.
+    pub fn refresh(&mut self) {
+        self.runner.refresh(&self.plan);
+    }
+
     /// The records that came of the message.
     pub fn made(&self) -> impl Iterator<Item = Made<'_>> {
         let records = self.runner.records();

@@ -17,6 +17,7 @@ use tidegate::record::{
 };
 use tidegate::serve::kafka;
 use tidegate::shard::{Clock, ConnId, Options, Protocol, Request, Shard};
+use tidegate::transform::rules::tables::Text;
 use tidegate::transform::rules::{self, Limits, Plan};
 use tidegate::transform::{Rulebook, TopicTable};
 
@@ -33,6 +34,8 @@ pub struct Setup {
     pub batch_bytes_max: usize,
     /// Rules; each has a stream without a filter of its own among the last ones.
     pub rules: &'static str,
+    /// What stands in the file of every lookup table.
+    pub table: &'static str,
 }
 
 impl Default for Setup {
@@ -43,6 +46,7 @@ impl Default for Setup {
             buffer_bytes: MIB / 2,
             batch_bytes_max: MIB / 4,
             rules: "",
+            table: "",
         }
     }
 }
@@ -104,8 +108,10 @@ impl Setup {
         let here = ShardId(0);
         let filters = self.streams.iter().enumerate();
         let plan = Arc::new(
-            rules::plan(&[("rules".to_owned(), self.rules.to_owned())], &[])
-                .expect("rules that are right"),
+            rules::plan_with(&[("rules".to_owned(), self.rules.to_owned())], &[], &|_, _| {
+                Ok(Text { bytes: self.table.into(), ..Text::default() })
+            })
+            .expect("rules that are right"),
         );
         Options {
             shard: here,

@@ -253,10 +253,16 @@ fn rules() {
             FROM 'plant/#' WHERE temp > 30 AND name LIKE 'a%' PARTITION BY device;
         CREATE STREAM rows WITH (key=r.id, timestamp=r.t) AS
             SELECT *, r.v AS v FROM 'plant/#', UNNEST(list) AS r WHERE r.v BETWEEN 1 AND 2;
-        CREATE STREAM chained AS SELECT h.f + 1 AS g FROM hot AS h;";
+        CREATE STREAM chained AS SELECT h.f + 1 AS g FROM hot AS h;
+        CREATE TABLE names FROM 'names.csv' KEY name;
+        CREATE STREAM owned AS SELECT t.*, n.owner || '!' AS o, n.limit, p.owner AS other
+            FROM 'plant/#' AS t JOIN names AS n ON n.name = t.name
+            LEFT JOIN names AS p ON p.name = n.parent WHERE n.limit > temp";
+    const TABLE: &str = "name,owner,limit,parent\naä,\"Ann \"\"A\"\"\",99.50,b\nb,Bob,5,\n";
     let stream = |filter| (filter, Durability::Fsync, Compression::None);
-    let streams = vec![stream("plant/1/#"), stream(""), stream(""), stream(""), stream("")];
-    let setup = Setup { streams, rules: RULES, ..Setup::default() };
+    let of_rule = stream("");
+    let streams = vec![stream("plant/1/#"), of_rule, of_rule, of_rule, of_rule, of_rule];
+    let setup = Setup { streams, rules: RULES, table: TABLE, ..Setup::default() };
     let payloads = [
         r#"{"temp": 31.5, "name": "a\u00e4", "list": []}"#,
         r#"{"temp": 20, "name": "b", "list": [{"id":"x","t":1,"v":1},{"v":3},{"v":1.5,"id":7}]}"#,
@@ -280,9 +286,10 @@ fn rules() {
     let packets = payloads.map(|p| publish("plant/1", 1, Some(&[]), p.as_bytes()));
     round(&mut rig, &[device(id, &packets, 1, 4096)]);
     let records: Vec<u64> =
-        (0..5).map(|s| rig.metrics.stream(StreamId(s)).records.value()).collect();
-    // Of the four: one hot, two rows, one chained; two errors of each of the two rules.
-    assert_eq!(records, [4, 1, 2, 1, 4], "by stream");
+        (0..6).map(|s| rig.metrics.stream(StreamId(s)).records.value()).collect();
+    // Of the four: one hot, two rows, one owned, one chained; two errors of each of two rules, and one
+    // of `owned`: the third has no name.
+    assert_eq!(records, [4, 1, 2, 1, 1, 5], "by stream");
 }
 
 /// More than the log's buffer takes: connections are held and go on, again and again.

@@ -31,3 +31,4 @@ mod segments;
 mod slow_log;
 mod starting;
 mod streams;
+mod tables;

@@ -1,8 +1,9 @@
 //! Expressions as they were written into expressions of a plan: names are resolved, paths interned,
 //! functions found, constants folded.
 //!
-//! A name is, in this order: the alias of the element of UNNEST, the alias of the source, `payload`,
-//! in clauses about the record that goes out the name of a column, and else a field of the payload.
+//! A name is, in this order: the alias of the element of UNNEST, of a lookup table, of the source,
+//! `payload`, in clauses about the record that goes out the name of a column, and else a field of the
+//! payload.
 //! WHERE sees columns too, but not one whose expression reads a field of the column's own name:
 //! `temp * 1.8 AS temp … WHERE temp > 30` means the field.
 
@@ -12,6 +13,7 @@ use super::eval::Context;
 use super::expr::{Constant, Expr, Fact, Node};
 use super::functions::{self, Body, Function, Prepared};
 use super::input::Input;
+use super::joins::Joined;
 use super::names::{Named, named, place, reads};
 use super::operators::{Arithmetic, Comparison};
 use super::paths::{Paths, Step};
@@ -35,6 +37,8 @@ pub struct Scope<'s> {
     pub sources: Vec<&'s str>,
     /// The element of UNNEST.
     pub element: Option<&'s str>,
+    /// The lookup tables that are joined.
+    pub joins: Vec<Joined<'s>>,
     pub columns: Vec<(&'s str, &'s ast::Expr)>,
     pub paths: Paths,
     pub element_paths: Paths,
@@ -98,14 +102,23 @@ impl Scope<'_> {
         if self.element.is_some_and(is) {
             return Ok(Expr { at, node: Node::Element(self.element_paths.intern(steps)) });
         }
+        if let Some(join) = self.joins.iter().position(|join| is(join.alias)) {
+            return Ok(Expr { at, node: self.joins[join].column(join, steps, at)? });
+        }
         let column = self.columns.iter().find(|(column, _)| *column == name).map(|(_, e)| *e);
         let column = column.filter(|expr| match columns {
             Columns::Unseen => false,
             Columns::First => steps.is_empty(),
-            Columns::Behind => steps.is_empty() && !reads(expr, name),
+            Columns::Behind => steps.is_empty() && (self.is_of_row(expr) || !reads(expr, name)),
         });
         if let Some(expr) = column {
             return self.expr(expr, Columns::Unseen);
+        }
+        if columns == Columns::First
+            && steps.is_empty()
+            && let Some(node) = self.spliced(name)
+        {
+            return Ok(Expr { at, node });
         }
         let whole = is("payload") || (self.sources.iter().any(|s| is(s)) && !steps.is_empty());
         let mut path = Vec::with_capacity(steps.len() + 1);
@@ -450,7 +463,8 @@ fn fold(expr: Expr) -> Result<Expr, Fault> {
         received_ms: 0,
         overhead_bytes: 0,
     };
-    let cx = Context { input: &input, fields: &[], slots: &[], element: &[], scratch: &scratch };
+    let (fields, element) = (&[], &[]);
+    let cx = Context { input: &input, fields, slots: &[], element, rows: &[], scratch: &scratch };
     let value = expr.eval(&cx).map(Constant::of);
     let constant = value.map_err(|failure| Fault::new(failure.at, failure.error.to_string()))?;
     Ok(Expr { at: expr.at, node: Node::Constant(constant) })

@@ -8,6 +8,7 @@ use super::input::Input;
 use super::json::Field;
 use super::operators::{Arithmetic, Comparison, like};
 use super::problem::Position;
+use super::tables::Row;
 use super::value::{EvalError, Kind, Scratch, Value};
 
 /// What expressions are evaluated on.
@@ -20,6 +21,8 @@ pub struct Context<'a> {
     pub slots: &'a [u32],
     /// What was found in the element of UNNEST.
     pub element: &'a [Field<'a>],
+    /// The row of each join so far, where there is one.
+    pub rows: &'a [Option<Row<'a>>],
     pub scratch: &'a Scratch,
 }
 
@@ -45,6 +48,11 @@ impl<'a> Context<'a> {
     #[inline]
     pub fn field(&self, slot: usize) -> Field<'a> {
         self.fields[self.slots[slot] as usize]
+    }
+
+    /// A column of a row that was looked up; without a row there is nothing in it.
+    fn column(&self, join: usize, column: usize) -> Field<'a> {
+        self.rows.get(join).copied().flatten().map_or(Field::Missing, |row| row.field(column))
     }
 
     fn fact(&self, fact: Fact) -> Value<'a> {
@@ -86,6 +94,9 @@ impl Expr {
             Node::Constant(constant) => Ok(constant.value()),
             Node::Field(slot) => self.located(value_of(cx.field(*slot), cx.scratch)),
             Node::Element(slot) => self.located(value_of(cx.element[*slot], cx.scratch)),
+            Node::Column { join, column, .. } => {
+                self.located(value_of(cx.column(*join, *column), cx.scratch))
+            }
             Node::Fact(fact) => Ok(cx.fact(*fact)),
             Node::Compare(comparison, sides) => {
                 let (left, right) = (sides[0].eval(cx)?, sides[1].eval(cx)?);
@@ -348,6 +359,7 @@ impl Expr {
         match self.node {
             Node::Field(slot) => Some(cx.field(slot)),
             Node::Element(slot) => Some(cx.element[slot]),
+            Node::Column { join, column, .. } => Some(cx.column(join, column)),
             _ => None,
         }
     }

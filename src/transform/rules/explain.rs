@@ -1,14 +1,21 @@
 //! A plan as a person reads it: what runs where, which fields are read.
 
 use std::fmt::{self, Display, Formatter, Write};
+use std::ops::Range;
 
 use super::expr::{Constant, Expr, Fact, Node};
+use super::gates::Gate;
 use super::paths::{Paths, Shown, Step};
 use super::plan::{From, Item, OnError, Output, Plan, Rule};
+use super::tables::LookupTable;
 use super::value::Kind;
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (table, now) in self.tables.all.iter().zip(&*self.tables.current()) {
+            show_table(f, table, now.rows(), now.bytes().len())?;
+            f.write_char('\n')?;
+        }
         for (index, rule) in self.rules.iter().enumerate() {
             if index > 0 {
                 f.write_char('\n')?;
@@ -54,16 +61,15 @@ fn show_rule(f: &mut Formatter<'_>, plan: &Plan, rule: &Rule) -> fmt::Result {
             line(f, "from", format_args!("stream {}", plan.rules[*parent].name))?;
         }
     }
-    let reads = match rule.reads() {
+    let reads: Vec<_> = rule.paths.iter().map(|path| Shown(path).to_string()).collect();
+    let reads = match reads {
         reads if reads.is_empty() => "nothing of the payload".to_owned(),
         reads => format!("{} in one pass", reads.join(", ")),
     };
     line(f, "reads", reads)?;
     let shown = |expr| ShownExpr { expr, rule };
-    let per_element = rule.unnest.as_ref().is_some_and(|unnest| unnest.filters);
-    if let Some(filter) = rule.filter.as_ref().filter(|_| !per_element) {
-        line(f, "where", shown(filter))?;
-    }
+    let once = rule.unnest.as_ref().map_or(rule.gates.len(), |unnest| unnest.gates_from);
+    show_gates(f, plan, rule, 0..once)?;
     if let Some(unnest) = &rule.unnest {
         let array = shown(&unnest.array);
         line(f, "for each", format_args!("{} in {array}", unnest.alias))?;
@@ -73,9 +79,7 @@ fn show_rule(f: &mut Formatter<'_>, plan: &Plan, rule: &Rule) -> fmt::Result {
             line(f, "reads", format_args!("{} in one pass", element.join(", ")))?;
         }
     }
-    if let Some(filter) = rule.filter.as_ref().filter(|_| per_element) {
-        line(f, "where", shown(filter))?;
-    }
+    show_gates(f, plan, rule, once..rule.gates.len())?;
     show_output(f, rule)?;
     match &rule.key {
         Some(key) => line(f, "key", shown(key))?,
@@ -106,6 +110,64 @@ fn show_rule(f: &mut Formatter<'_>, plan: &Plan, rule: &Rule) -> fmt::Result {
         line(f, "read by", format_args!("stream {}", plan.rules[*reader].name))?;
     }
     Ok(())
+}
+
+/// What a record must pass, in the order in which it is asked.
+fn show_gates(f: &mut Formatter<'_>, plan: &Plan, rule: &Rule, gates: Range<usize>) -> fmt::Result {
+    let shown = |expr| ShownExpr { expr, rule };
+    let joins_before = rule.gates[..gates.start].iter().filter(|gate| gate.join().is_some());
+    let mut number = joins_before.count();
+    for gate in &rule.gates[gates] {
+        match gate {
+            Gate::Where(filter) => line(f, "where", shown(filter))?,
+            Gate::Join(join) => {
+                let table = &plan.tables.all[join.table];
+                let (name, key) = (&table.name, &table.columns[table.key]);
+                let label = if join.left { "left join" } else { "join" };
+                let by = format_args!("{name}, {}.{key} = {}", join.alias, shown(&join.key));
+                line(f, label, by)?;
+                let reads = columns_of(rule, number);
+                let reads = if reads.is_empty() { "nothing".to_owned() } else { reads.join(", ") };
+                line(f, "reads", format_args!("{reads} of the row"))?;
+                number += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The columns that a rule reads of the row that a join finds.
+fn columns_of(rule: &Rule, number: usize) -> Vec<&str> {
+    let items = match &rule.output {
+        Output::Untouched => &[],
+        Output::Object(items) => items.as_slice(),
+    };
+    let values = items.iter().filter_map(|item| match item {
+        Item::Column { value, .. } => Some(value),
+        Item::Payload | Item::Element => None,
+    });
+    let gates = rule.gates.iter().map(Gate::expr);
+    let extras = rule.key.iter().chain(&rule.timestamp).chain(rule.headers.iter().map(|(_, e)| e));
+    let mut columns = Vec::new();
+    for expr in gates.chain(values).chain(extras) {
+        expr.each(&mut |expr| match &expr.node {
+            Node::Column { join, column, name } if *join == number => {
+                columns.push((*column, &**name));
+            }
+            _ => {}
+        });
+    }
+    columns.sort_unstable();
+    columns.dedup();
+    columns.into_iter().map(|(_, name)| name).collect()
+}
+
+fn show_table(f: &mut Formatter<'_>, table: &LookupTable, rows: u32, bytes: usize) -> fmt::Result {
+    writeln!(f, "table {} ({}:{})", table.name, table.file, table.at)?;
+    line(f, "from", format_args!("{}, {}", table.path.display(), table.format))?;
+    line(f, "key", &table.columns[table.key])?;
+    line(f, "columns", table.columns.join(", "))?;
+    line(f, "rows", format_args!("{rows}, {bytes} bytes compiled"))
 }
 
 /// What a record is made of, a line a part.
@@ -152,6 +214,7 @@ impl Display for ShownExpr<'_> {
                 Some(unnest) => f.write_str(&element(&unnest.alias, path_of(&unnest.paths, *slot))),
                 None => Ok(()),
             },
+            Node::Column { name, .. } => f.write_str(name),
             Node::Fact(fact) => f.write_str(fact_name(*fact)),
             Node::TopicLevel(level) => write!(f, "topic({})", shown(level)),
             Node::UserProperty(name) => write!(f, "user_property({})", shown(name)),
@@ -221,6 +284,7 @@ impl Display for Inner<'_> {
             Node::Constant(_)
                 | Node::Field(_)
                 | Node::Element(_)
+                | Node::Column { .. }
                 | Node::Fact(_)
                 | Node::TopicLevel(_)
                 | Node::UserProperty(_)

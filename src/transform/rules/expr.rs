@@ -44,6 +44,12 @@ pub enum Node {
     Field(usize),
     /// A field of the element that UNNEST is at.
     Element(usize),
+    /// A column of the row that a join of the rule has found; and what it is called.
+    Column {
+        join: usize,
+        column: usize,
+        name: Box<str>,
+    },
     Fact(Fact),
     /// A level of the topic, counted from 1.
     TopicLevel(Box<Expr>),
@@ -140,7 +146,11 @@ impl Expr {
     /// Calls `each` with the expressions that this one is made of.
     pub fn each_child<'e>(&'e self, each: &mut dyn FnMut(&'e Expr)) {
         match &self.node {
-            Node::Constant(_) | Node::Field(_) | Node::Element(_) | Node::Fact(_) => {}
+            Node::Constant(_)
+            | Node::Field(_)
+            | Node::Element(_)
+            | Node::Column { .. }
+            | Node::Fact(_) => {}
             Node::TopicLevel(one)
             | Node::UserProperty(one)
             | Node::Not(one)
@@ -173,10 +183,23 @@ impl Expr {
         }
     }
 
+    /// Calls `each` with the expression and all that it is made of.
+    pub fn each<'e>(&'e self, each: &mut dyn FnMut(&'e Expr)) {
+        each(self);
+        self.each_child(&mut |child| child.each(each));
+    }
+
     /// Whether the element of UNNEST is read.
     pub fn reads_element(&self) -> bool {
-        let mut reads = matches!(self.node, Node::Element(_));
-        self.each_child(&mut |child| reads |= child.reads_element());
+        let mut reads = false;
+        self.each(&mut |expr| reads |= matches!(expr.node, Node::Element(_)));
+        reads
+    }
+
+    /// Whether a row of a lookup table is read.
+    pub fn reads_table(&self) -> bool {
+        let mut reads = false;
+        self.each(&mut |expr| reads |= matches!(expr.node, Node::Column { .. }));
         reads
     }
 }

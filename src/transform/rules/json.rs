@@ -370,7 +370,18 @@ fn plain_bytes(bytes: &[u8]) -> usize {
     bytes.len() - rest.len() + rest.iter().take_while(|byte| is_plain(byte)).count()
 }
 
+/// Whether a text is a number of JSON and nothing else.
+pub fn is_number(text: &str, scratch: &Scratch) -> bool {
+    let mut pass = Pass::new(text, scratch);
+    pass.number().is_ok() && pass.at == text.len()
+}
+
 impl<'a> Raw<'a> {
+    /// A text of JSON that has no escapes.
+    pub fn plain(text: &'a str) -> Self {
+        Self { text, escaped: false }
+    }
+
     /// The value that the text stands for.
     #[inline]
     pub fn value(&self, scratch: &'a Scratch) -> Result<Value<'a>, EvalError> {

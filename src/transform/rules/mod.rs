@@ -17,7 +17,9 @@ mod names;
 mod compile;
 mod explain;
 mod expr;
+mod gates;
 mod group;
+mod joins;
 mod plan;
 
 mod eval;
@@ -32,6 +34,7 @@ pub mod formats;
 pub mod functions;
 pub mod json;
 pub mod paths;
+pub mod tables;
 pub mod value;
 
 #[cfg(test)]
@@ -41,5 +44,5 @@ pub use compile::fact_names;
 pub use extras::{Extras, Key};
 pub use group::Group;
 pub use input::{Input, Properties};
-pub use plan::{DEAD_LETTERS, From, OnError, Plan, Rule, Setting, plan};
+pub use plan::{DEAD_LETTERS, From, OnError, Plan, Rule, Setting, plan, plan_with};
 pub use run::{Limits, Record, Records, Runner, Tally, Target};

@@ -13,6 +13,9 @@ use super::statement::{CreateStream, CreateTable, Join, Select, Source, Statemen
 /// Expressions in one another, at the most.
 const DEPTH_MAX: usize = 64;
 
+/// What SQL joins in other ways with.
+const OTHER_JOINS: [&str; 6] = ["RIGHT", "FULL", "OUTER", "NATURAL", "SEMI", "ANTI"];
+
 /// SQL with names in double quotes or backticks.
 #[derive(Debug)]
 struct RuleDialect;
@@ -92,12 +95,13 @@ impl StatementParser<'_> {
     fn table(&mut self) -> Result<CreateTable, Fault> {
         let name = self.name("the name of the table")?;
         self.expect_word("FROM", "FROM 'file.csv' is expected")?;
-        if self.string().is_none() {
+        let Some(path) = self.string() else {
             return Err(self.unexpected("the name of a file in single quotes is expected"));
-        }
+        };
         self.expect_word("KEY", "KEY and the name of a column is expected")?;
-        self.name("the column that is the key")?;
-        Ok(CreateTable { name })
+        let key = self.name("the column that is the key")?;
+        let options = if self.word("WITH") { self.options()? } else { Vec::new() };
+        Ok(CreateTable { name, path, key, options })
     }
 
     /// `(name = expression, …)`.
@@ -121,7 +125,7 @@ impl StatementParser<'_> {
         let items = items.map_err(|error| self.fault(error))?;
         self.expect_word("FROM", "FROM is expected: 'topic/filter' or the name of a stream")?;
         let (source, mut unnest) = self.sources()?;
-        let mut join = None;
+        let mut joins = Vec::new();
         loop {
             if self.word("CROSS") {
                 self.expect_word("JOIN", "JOIN UNNEST(…) is expected after CROSS")?;
@@ -129,8 +133,11 @@ impl StatementParser<'_> {
                     return Err(self.unexpected("CROSS JOIN takes one UNNEST(array)"));
                 }
                 unnest = Some(self.unnest()?);
-            } else if join.is_none() && self.begins_join() {
-                join = Some(self.join()?);
+            } else if self.at_any(&["JOIN", "INNER", "LEFT"]) {
+                joins.push(self.join()?);
+            } else if self.at_any(&OTHER_JOINS) {
+                let what = "lookup tables are joined by JOIN and LEFT JOIN";
+                return Err(self.unexpected(what));
             } else {
                 break;
             }
@@ -141,20 +148,24 @@ impl StatementParser<'_> {
             self.expect_word("BY", "BY is expected after PARTITION")?;
             partition_by = Some(self.expression()?);
         }
-        Ok(Select { items, source, unnest, join, filter, partition_by })
+        Ok(Select { items, source, unnest, joins, filter, partition_by })
     }
 
     fn sources(&mut self) -> Result<(Source, Option<Unnest>), Fault> {
-        let (mut topics, mut stream, mut unnest) = (Vec::new(), None, None);
+        let (mut filters, mut stream, mut unnest) = (Vec::new(), None, None);
+        let mut topics_alias = None;
         loop {
             if let Some(topic) = self.string() {
-                topics.push(topic);
+                filters.push(topic);
+                if self.word("AS") {
+                    topics_alias = Some(self.name("a name after AS")?);
+                }
             } else if self.at_unnest()
                 && unnest.is_none()
-                && (!topics.is_empty() || stream.is_some())
+                && (!filters.is_empty() || stream.is_some())
             {
                 unnest = Some(self.unnest()?);
-            } else if topics.is_empty() && stream.is_none() {
+            } else if filters.is_empty() && stream.is_none() {
                 let name = self.name("a topic filter in single quotes or the name of a stream")?;
                 stream = Some((name, self.alias()?));
             } else {
@@ -166,13 +177,13 @@ impl StatementParser<'_> {
             }
         }
         match stream {
-            Some((name, alias)) if topics.is_empty() => {
+            Some((name, alias)) if filters.is_empty() => {
                 Ok((Source::Stream { name, alias }, unnest))
             }
             Some((name, _)) => {
                 Err(Fault::new(name.span, "FROM takes topic filters or one stream, not both"))
             }
-            None => Ok((Source::Topics(topics), unnest)),
+            None => Ok((Source::Topics { filters, alias: topics_alias }, unnest)),
         }
     }
 
@@ -191,20 +202,18 @@ impl StatementParser<'_> {
         }
     }
 
-    fn begins_join(&mut self) -> bool {
-        ["JOIN", "LEFT", "INNER"]
-            .iter()
-            .any(|word| is_word(&self.parser.peek_token_ref().token, word))
+    fn at_any(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| is_word(&self.parser.peek_token_ref().token, word))
     }
 
     fn join(&mut self) -> Result<Join, Fault> {
-        let _ = self.word("INNER") || self.word("LEFT");
+        let left = self.word("LEFT");
+        let _ = if left { self.word("OUTER") } else { self.word("INNER") };
         self.expect_word("JOIN", "JOIN is expected")?;
         let table = self.name("the name of a table")?;
-        self.alias()?;
-        self.expect_word("ON", "ON is expected: which column equals what")?;
-        self.expression()?;
-        Ok(Join { table })
+        let alias = self.alias()?;
+        self.expect_word("ON", "ON is expected: alias.key = value")?;
+        Ok(Join { table, alias, left, on: self.expression()? })
     }
 
     /// `AS name`, or a name alone that is no word of the grammar.
@@ -212,10 +221,20 @@ impl StatementParser<'_> {
         if self.word("AS") {
             return self.name("a name after AS").map(Some);
         }
-        const GRAMMAR: [&str; 9] =
-            ["WHERE", "PARTITION", "JOIN", "LEFT", "INNER", "CROSS", "ON", "UNNEST", "WITH"];
-        let token = &self.parser.peek_token_ref().token;
-        let free = matches!(token, Token::Word(_)) && !GRAMMAR.iter().any(|w| is_word(token, w));
+        const GRAMMAR: [&str; 10] = [
+            "WHERE",
+            "PARTITION",
+            "JOIN",
+            "LEFT",
+            "INNER",
+            "CROSS",
+            "ON",
+            "UNNEST",
+            "WITH",
+            "USING",
+        ];
+        let word = matches!(self.parser.peek_token_ref().token, Token::Word(_));
+        let free = word && !self.at_any(&GRAMMAR) && !self.at_any(&OTHER_JOINS);
         if free { self.name("a name").map(Some) } else { Ok(None) }
     }
 
@@ -315,12 +334,12 @@ mod tests {
         assert_eq!(statements.len(), 4);
         let Statement::Stream(hot) = &statements[0].0 else { panic!("not a stream") };
         assert_eq!((hot.options.len(), hot.select.items.len()), (3, 6));
-        assert!(matches!(&hot.select.source, Source::Topics(topics) if topics.len() == 2));
+        assert!(matches!(&hot.select.source, Source::Topics { filters, .. } if filters.len() == 2));
         assert!(hot.select.filter.is_some() && hot.select.partition_by.is_some());
         let Statement::Table(devices) = &statements[1].0 else { panic!("not a table") };
-        assert_eq!(devices.name.value, "devices");
+        assert_eq!((&*devices.name.value, &*devices.key.value), ("devices", "id"));
         let Statement::Stream(tagged) = &statements[2].0 else { panic!("not a stream") };
-        assert!(tagged.select.join.is_some());
+        assert!(tagged.select.joins.len() == 1);
         let Statement::Stream(rows) = &statements[3].0 else { panic!("not a stream") };
         assert!(rows.select.unnest.is_some());
         assert_eq!(statements[2].1, Position { line: 8, column: 9 });

@@ -8,12 +8,15 @@ use sqlparser::ast::{self, Ident, SelectItem, SelectItemQualifiedWildcardKind};
 use super::compile::{Columns, Scope};
 use super::expr::{Constant, Expr, Node};
 use super::formats::{self, Format};
+use super::gates::{Gate, gates};
 use super::group::Group;
+use super::joins::{self, ReadTable};
 use super::names::{own_name, place};
 use super::parse::parse;
-use super::paths::{Paths, Shown, Step};
+use super::paths::Paths;
 use super::problem::{Fault, Position, Problem, instead};
 use super::statement::{CreateStream, Select, Source, Statement};
+use super::tables::{LookupTable, Tables};
 use super::write::quoted;
 
 /// The stream that takes what rules cannot evaluate.
@@ -24,6 +27,7 @@ pub const DEAD_LETTERS: &str = "_deadletter";
 pub struct Plan {
     /// A rule that reads another one's records stands behind it.
     pub rules: Vec<Rule>,
+    pub tables: Tables,
 }
 
 /// One stream that rules make.
@@ -37,7 +41,8 @@ pub struct Rule {
     pub readers: Group,
     /// What is read of the payload, by slot.
     pub paths: Paths,
-    pub filter: Option<Expr>,
+    /// WHERE and joins.
+    pub gates: Vec<Gate>,
     pub unnest: Option<Unnest>,
     pub output: Output,
     /// The key of its records, which also decides on their partition.
@@ -66,8 +71,8 @@ pub struct Unnest {
     pub alias: Box<str>,
     /// What is read of an element, by slot.
     pub paths: Paths,
-    /// WHERE reads the element, so it is asked for each.
-    pub filters: bool,
+    /// From here on the gates are asked for each element, as they read it.
+    pub gates_from: usize,
 }
 
 /// What a record is made of.
@@ -116,6 +121,15 @@ pub type File = (String, String);
 
 /// The plan of all files, or all that is wrong with them.
 pub fn plan(files: &[File], streams: &[Stream]) -> Result<Plan, Vec<Problem>> {
+    plan_with(files, streams, &|_, _| Err("there are no files here".to_owned()))
+}
+
+/// As [`plan`], where the files of lookup tables can be read.
+pub fn plan_with(
+    files: &[File],
+    streams: &[Stream],
+    read: ReadTable<'_>,
+) -> Result<Plan, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut found = Vec::new();
     for (file, text) in files {
@@ -124,27 +138,33 @@ pub fn plan(files: &[File], streams: &[Stream]) -> Result<Plan, Vec<Problem>> {
             Err(more) => problems.extend(more),
         }
     }
-    let mut creates = Vec::new();
+    let (mut creates, mut tables) = (Vec::new(), Vec::new());
     for (file, statement, at) in found {
         match statement {
             Statement::Stream(create) => creates.push(Create { file, at, create }),
-            Statement::Table(table) => {
-                let what = "lookup tables are not there yet";
-                problems.push(Fault::new(table.name.span, what).in_file(file));
-            }
+            Statement::Table(create) => match joins::table((file, at), &create, &tables, read) {
+                Ok(table) => tables.push(table),
+                Err(problem) => problems.push(problem),
+            },
         }
+    }
+    let tables = Tables::new(tables);
+    joins::check_names(&tables.all, &creates, streams, &mut problems);
+    // Rules that join tables which are wrong would be wrong too.
+    if !problems.is_empty() {
+        return Err(problems);
     }
     let order = order(&creates, streams, &mut problems);
     let mut plan = Plan::default();
     for (create, parent) in &order {
         let from = match &create.create.select.source {
-            Source::Topics(topics) => check_topics(topics).map(From::Topics),
+            Source::Topics { filters, .. } => check_topics(filters).map(From::Topics),
             Source::Stream { name, .. } => Ok(match parent {
                 Some(parent) => From::Rule(*parent),
                 None => From::Topics(filters_of(&name.value, streams).unwrap_or_default()),
             }),
         };
-        match from.and_then(|from| rule(create, from)) {
+        match from.and_then(|from| rule(create, from, &tables.all)) {
             Ok(rule) => plan.rules.push(rule),
             Err(fault) => problems.push(fault.in_file(create.file)),
         }
@@ -157,6 +177,7 @@ pub fn plan(files: &[File], streams: &[Stream]) -> Result<Plan, Vec<Problem>> {
     for (rule, readers) in plan.rules.iter_mut().zip(groups) {
         rule.readers = readers;
     }
+    plan.tables = tables;
     Ok(plan)
 }
 
@@ -179,10 +200,10 @@ impl Plan {
     }
 }
 
-struct Create<'f> {
-    file: &'f str,
-    at: Position,
-    create: CreateStream,
+pub(super) struct Create<'f> {
+    pub file: &'f str,
+    pub at: Position,
+    pub create: CreateStream,
 }
 
 fn filters_of(name: &str, streams: &[Stream]) -> Option<Vec<String>> {
@@ -218,7 +239,7 @@ fn order<'c>(
         let before = waiting.len();
         waiting.retain(|create| {
             let parent = match &create.create.select.source {
-                Source::Topics(_) => None,
+                Source::Topics { .. } => None,
                 Source::Stream { name, .. } if filters_of(&name.value, streams).is_some() => None,
                 Source::Stream { name, .. } => {
                     let parent =
@@ -269,28 +290,29 @@ fn check_topics(topics: &[(String, Position)]) -> Result<Vec<String>, Fault> {
     Ok(topics.iter().map(|(topic, _)| topic.clone()).collect())
 }
 
-fn rule(create: &Create<'_>, from: From) -> Result<Rule, Fault> {
+fn rule(create: &Create<'_>, from: From, tables: &[LookupTable]) -> Result<Rule, Fault> {
     let Create { file, at, create: CreateStream { name, options, select } } = create;
-    if let Some(join) = &select.join {
-        return Err(Fault::new(join.table.span, "lookup tables are not there yet"));
-    }
     let columns = columns(select)?;
     let mut scope = Scope {
         sources: sources(&select.source),
         element: select.unnest.as_ref().map(|unnest| &*unnest.alias.value),
+        joins: joins::joined(select, tables)?,
         columns: columns.iter().map(|(name, expr)| (&**name, *expr)).collect(),
         paths: Paths::default(),
         element_paths: Paths::default(),
     };
     // In the order in which they are evaluated.
     let filter = select.filter.as_ref().map(|expr| scope.expr(expr, Columns::Behind));
-    let filter = filter.transpose()?;
+    let gates = gates(filter.transpose()?, joins::joins(select, &mut scope)?);
     let array = match &select.unnest {
         None => None,
         Some(unnest) => {
             let array = scope.expr(&unnest.array, Columns::Unseen)?;
             if array.reads_element() {
                 return Err(Fault::new(array.at, "an array cannot be inside its own elements"));
+            }
+            if array.reads_table() {
+                return Err(Fault::new(array.at, "UNNEST comes before lookups: it reads no table"));
             }
             Some((array, &unnest.alias))
         }
@@ -303,7 +325,7 @@ fn rule(create: &Create<'_>, from: From) -> Result<Rule, Fault> {
         from,
         readers: Group::default(),
         paths: Paths::default(),
-        filter,
+        gates,
         unnest: None,
         output,
         key: None,
@@ -323,16 +345,21 @@ fn rule(create: &Create<'_>, from: From) -> Result<Rule, Fault> {
         rule.key = Some(scope.expr(by, Columns::First)?);
     }
     rule.paths = scope.paths;
-    let filters = rule.filter.as_ref().is_some_and(Expr::reads_element);
     let paths = scope.element_paths;
-    rule.unnest =
-        array.map(|(array, alias)| Unnest { array, alias: (&*alias.value).into(), paths, filters });
+    let gates_from = rule.gates.iter().position(|gate| gate.expr().reads_element());
+    let gates_from = gates_from.unwrap_or(rule.gates.len());
+    rule.unnest = array.map(|(array, alias)| Unnest {
+        array,
+        alias: (&*alias.value).into(),
+        paths,
+        gates_from,
+    });
     Ok(rule)
 }
 
-fn sources(source: &Source) -> Vec<&str> {
+pub(super) fn sources(source: &Source) -> Vec<&str> {
     match source {
-        Source::Topics(_) => Vec::new(),
+        Source::Topics { alias, .. } => alias.iter().map(|alias| &*alias.value).collect(),
         Source::Stream { name, alias } => {
             std::iter::once(name).chain(alias).map(|name| &*name.value).collect()
         }
@@ -363,6 +390,10 @@ fn output(select: &Select, scope: &mut Scope<'_>) -> Result<Output, Fault> {
     }
     let mut items = Vec::with_capacity(select.items.len());
     for item in &select.items {
+        if let Some(row) = joins::row(item, scope, &items)? {
+            items.extend(row);
+            continue;
+        }
         items.push(match item {
             SelectItem::Wildcard(_) => {
                 scope.paths.intern(&[]);
@@ -382,6 +413,7 @@ fn output(select: &Select, scope: &mut Scope<'_>) -> Result<Output, Fault> {
                     Item::Payload
                 } else {
                     let known = scope.sources.iter().copied().chain(scope.element);
+                    let known = known.chain(scope.joins.iter().map(|join| join.alias));
                     let what = format!("there is no source {text}{}", instead(&text, known));
                     let at = name.0.first().map(sqlparser::ast::Spanned::span);
                     return Err(Fault::new(
@@ -465,11 +497,4 @@ fn constant_text(expr: &ast::Expr, scope: &mut Scope<'_>) -> Result<Option<Strin
         Node::Constant(Constant::Int(int)) => Some(int.to_string()),
         _ => None,
     })
-}
-
-impl Rule {
-    /// The paths that it reads, as one writes them.
-    pub fn reads(&self) -> Vec<String> {
-        self.paths.iter().map(|path: &[Step]| Shown(path).to_string()).collect()
-    }
 }

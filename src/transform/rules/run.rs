@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::eval::{self, Context, Failure};
 use super::expr::Expr;
@@ -18,6 +19,7 @@ use super::input::Input;
 use super::json::{self, Field, Raw};
 use super::plan::{Item, OnError, Output, Plan, Rule, Unnest};
 use super::problem::Position;
+use super::tables::{Held, Table};
 use super::value::{EvalError, Scratch, Value};
 use super::write;
 
@@ -33,6 +35,7 @@ pub struct Runner {
     records: Records,
     /// The births of Sparkplug's edge nodes: what alone outlives a message.
     nodes: Nodes,
+    tables: Held,
 }
 
 /// What the records of one message may take together. One dead letter is always taken beside them.
@@ -101,8 +104,10 @@ impl Runner {
             self.scratch = Scratch::new();
         }
         self.records.clear();
-        let Self { scratch, records, nodes } = self;
-        let mut run = Run { plan, input, scratch, records, nodes };
+        self.tables.refresh(&plan.tables);
+        let Self { scratch, records, nodes, tables } = self;
+        let tables = tables.tables();
+        let mut run = Run { plan, input, scratch, records, nodes, tables };
         run.group(group, input.payload);
         &self.records
     }
@@ -119,6 +124,11 @@ impl Runner {
 
     pub fn records(&self) -> &Records {
         &self.records
+    }
+
+    /// Takes the versions of lookup tables that there are now, as [`Runner::run`] does.
+    pub fn refresh(&mut self, plan: &Plan) {
+        self.tables.refresh(&plan.tables);
     }
 }
 
@@ -183,6 +193,7 @@ struct Run<'a, 'r> {
     scratch: &'a Scratch,
     records: &'r mut Records,
     nodes: &'r mut Nodes,
+    tables: &'a [Arc<Table>],
 }
 
 impl<'a> Run<'a, '_> {
@@ -200,7 +211,7 @@ impl<'a> Run<'a, '_> {
             };
             read = Some((format, found));
             let fields = found.unwrap_or_default();
-            let cx = Context { input, fields, slots, element: &[], scratch };
+            let mut cx = Context { input, fields, slots, element: &[], rows: &[], scratch };
             let (records, taken) = (self.records.records.len(), self.records.taken_bytes);
             let tally = self.records.tallies.len();
             self.records.tallies.push(Tally { rule: index, passed: 0, failed: 0 });
@@ -208,7 +219,7 @@ impl<'a> Run<'a, '_> {
             // A rule that reads nothing does not care what the payload is.
             let result = match found {
                 Err(error) if !rule.paths.is_empty() => Err(Failure::from(error)),
-                _ => self.rule(&mut one, &cx),
+                _ => self.rule(&mut one, &mut cx),
             };
             if let Err(failure) = result {
                 self.records.records.truncate(records);
@@ -226,12 +237,13 @@ impl<'a> Run<'a, '_> {
     }
 
     /// A payload through a rule.
-    fn rule(&mut self, one: &mut RuleRun<'a>, cx: &Context<'a>) -> Result<(), Failure> {
-        let per_element = one.rule.unnest.as_ref().is_some_and(|unnest| unnest.filters);
-        if !per_element && !one.passes(cx)? {
+    fn rule(&mut self, one: &mut RuleRun<'a>, cx: &mut Context<'a>) -> Result<(), Failure> {
+        let rule = one.rule;
+        let once = rule.unnest.as_ref().map_or(rule.gates.len(), |unnest| unnest.gates_from);
+        if !one.passes(&rule.gates[..once], self.tables, cx)? {
             return Ok(());
         }
-        match &one.rule.unnest {
+        match &rule.unnest {
             None => self.record(one, cx),
             Some(unnest) => self.elements(one, unnest, cx),
         }
@@ -252,12 +264,13 @@ impl<'a> Run<'a, '_> {
                 return Err(Failure { at: unnest.array.at, error });
             }
         };
-        let scratch = self.scratch;
+        let (scratch, tables) = (self.scratch, self.tables);
+        let gates = &one.rule.gates[unnest.gates_from..];
         json::elements(array, scratch, &mut |raw: Raw<'a>| {
             let fields = scratch.alloc_slice_fill_copy(unnest.paths.len(), Field::Missing);
             json::extract_text(raw.text, &unnest.paths, scratch, fields)?;
-            let cx = Context { element: fields, ..*cx };
-            if unnest.filters && !one.passes(&cx)? {
+            let mut cx = Context { element: fields, ..*cx };
+            if !one.passes(gates, tables, &mut cx)? {
                 return Ok(());
             }
             self.record(one, &cx)
@@ -435,36 +448,23 @@ fn dead_headers(
 }
 
 /// One rule with one payload.
-struct RuleRun<'a> {
+pub(super) struct RuleRun<'a> {
     index: usize,
-    rule: &'a Rule,
+    pub(super) rule: &'a Rule,
     payload: &'a [u8],
     passed: u32,
-    failed: u32,
+    pub(super) failed: u32,
 }
 
 impl<'a> RuleRun<'a> {
     /// The value; with `on_error='null'` NULL where there is none.
-    fn eval(&mut self, expr: &'a Expr, cx: &Context<'a>) -> Result<Value<'a>, Failure> {
+    pub(super) fn eval(&mut self, expr: &'a Expr, cx: &Context<'a>) -> Result<Value<'a>, Failure> {
         match expr.eval(cx) {
             Err(_) if self.rule.on_error == OnError::Null => {
                 self.failed += 1;
                 Ok(Value::Null)
             }
             result => result,
-        }
-    }
-
-    /// WHERE: what is not true does not pass.
-    fn passes(&mut self, cx: &Context<'a>) -> Result<bool, Failure> {
-        let Some(filter) = &self.rule.filter else { return Ok(true) };
-        match filter.truth(cx, "WHERE") {
-            Ok(truth) => Ok(truth == Some(true)),
-            Err(_) if self.rule.on_error == OnError::Null => {
-                self.failed += 1;
-                Ok(false)
-            }
-            Err(failure) => Err(failure),
         }
     }
 

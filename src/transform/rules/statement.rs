@@ -19,10 +19,13 @@ pub struct CreateStream {
     pub select: Select,
 }
 
-/// `CREATE TABLE name FROM 'file' KEY column`: read, and refused by the plan.
+/// `CREATE TABLE name FROM 'file' KEY column WITH (…)`.
 #[derive(Debug)]
 pub struct CreateTable {
     pub name: Ident,
+    pub path: (String, Position),
+    pub key: Ident,
+    pub options: Vec<(Ident, Expr)>,
 }
 
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub struct Select {
     pub items: Vec<SelectItem>,
     pub source: Source,
     pub unnest: Option<Unnest>,
-    pub join: Option<Join>,
+    pub joins: Vec<Join>,
     pub filter: Option<Expr>,
     pub partition_by: Option<Expr>,
 }
@@ -39,7 +42,7 @@ pub struct Select {
 #[derive(Debug)]
 pub enum Source {
     /// MQTT topic filters.
-    Topics(Vec<(String, Position)>),
+    Topics { filters: Vec<(String, Position)>, alias: Option<Ident> },
     /// Another stream.
     Stream { name: Ident, alias: Option<Ident> },
 }
@@ -51,8 +54,12 @@ pub struct Unnest {
     pub alias: Ident,
 }
 
-/// `JOIN table AS alias ON condition`: read, and refused by the plan.
+/// `[LEFT] JOIN table AS alias ON condition`.
 #[derive(Debug)]
 pub struct Join {
     pub table: Ident,
+    pub alias: Option<Ident>,
+    /// A record without a row stays.
+    pub left: bool,
+    pub on: Expr,
 }

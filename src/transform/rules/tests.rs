@@ -1,20 +1,28 @@
 //! Rules from their text to their records.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
-use super::plan::{Plan, plan};
+use super::plan::{Plan, plan, plan_with};
 use super::run::{Runner, Target};
+use super::tables::Text;
 use super::value::Value;
 use super::{Group, Input, Key};
 
 fn planned(sql: &str) -> Plan {
     let streams = [("telemetry".to_owned(), vec!["#".to_owned()])];
-    match plan(&[("r.sql".into(), sql.into())], &streams) {
+    // Lookup tables are those of the examples.
+    let examples = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rules"));
+    let read = |path: &Path, _| {
+        let bytes = std::fs::read(examples.join(path)).map_err(|error| error.to_string())?;
+        Ok(Text { bytes, ..Text::default() })
+    };
+    match plan_with(&[("r.sql".into(), sql.into())], &streams, &read) {
         Ok(plan) => plan,
         Err(problems) => panic!("{problems:?}"),
     }
@@ -337,9 +345,9 @@ fn problems_name_their_place_and_what_would_be_right() {
 #[test]
 fn the_manual_is_true() {
     let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md"));
-    let (_, rest) = page.split_once("```sql\n").unwrap();
-    let (sql, _) = rest.split_once("```").unwrap();
-    assert_eq!(planned(sql).rules.len(), 2);
+    let blocks = page.split("```sql\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let plan = planned(&blocks.collect::<String>());
+    assert_eq!((plan.rules.len(), plan.tables.all.len()), (3, 1));
     for name in super::fact_names() {
         assert!(page.contains(&format!("`{name}(")), "{name} is not in docs/rules.md");
     }
