@@ -31,7 +31,7 @@ Examples:
 
 Exit codes: 0 all were redriven, 1 some were not, 2 it was called wrongly.";
 
-/// Dead letters of which some may not be acknowledged yet, before what was is noted.
+/// Dead letters that are sent before what was acknowledged is noted.
 const AT_ONCE: usize = 256;
 const FETCH_BYTES: i32 = 1 << 20;
 const FETCH_WAIT_MS: i32 = 500;
@@ -239,13 +239,18 @@ impl Run<'_> {
             && !self.redriven.has(letter.partition, letter.offset)
     }
 
-    /// Sends what waits, and notes what is acknowledged, also where not all is.
+    /// Sends what waits.
     fn send(&mut self) -> Result<(), Failure> {
         let letters = std::mem::take(&mut self.waiting);
         if self.args.dry_run {
             return self.show(&letters);
         }
-        let (fates, result) = self.sender.send(&letters);
+        letters.chunks(AT_ONCE).try_for_each(|letters| self.send_some(letters))
+    }
+
+    /// Sends dead letters, and notes what is acknowledged, also where not all is.
+    fn send_some(&mut self, letters: &[DeadLetter]) -> Result<(), Failure> {
+        let (fates, result) = self.sender.send(letters);
         for (letter, fate) in letters.iter().zip(fates) {
             let count = self.counts.entry(letter.rule.clone()).or_default();
             match fate {
