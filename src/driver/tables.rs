@@ -24,8 +24,8 @@ use crate::transform::rules::tables::{LookupTable, Stamp, Table};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The name that a private file has in the data directory until it is open.
-const FILE: &str = "table.tmp";
+/// The name that a private file has in the data directory until it is open (docs/format.md, `.new`).
+const FILE: &str = "table.new";
 /// The stamp of a file that is not there.
 const GONE: Stamp = [0; 5];
 
@@ -185,4 +185,97 @@ fn map(dir: &Path, bytes: &[u8]) -> io::Result<Mmap> {
     // descriptor ends with this function: nobody can write it, nor cut it. A device that fails a read
     // ends this process with SIGBUS: nothing wrong is read.
     unsafe { MmapOptions::new().populate().map(&file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::EngineInfo;
+    use crate::transform::rules::plan_with;
+    use crate::transform::rules::value::Value;
+
+    /// A watch of one table, whose file has `text`.
+    fn watch(dir: &Path, text: &str) -> Watch {
+        fs::write(dir.join("d.csv"), text).unwrap();
+        let file = dir.join("r.sql").display().to_string();
+        let sql = "CREATE TABLE d FROM 'd.csv' KEY id".to_owned();
+        let plan = plan_with(&[(file, sql)], &[], &read_table).unwrap();
+        let registry = Registry::new(EngineInfo {
+            version: "0",
+            shards: 1,
+            partitions: 1,
+            streams: Vec::new(),
+            tables: vec!["d".to_owned()],
+            started: SystemTime::now(),
+        });
+        let data = dir.join("data");
+        fs::create_dir(&data).unwrap();
+        Watch::new(&data, Arc::new(plan), Arc::new(registry))
+    }
+
+    fn has(watch: &Watch, key: &str) -> bool {
+        watch.plan.tables.current()[0].find(&Value::Text(key)).is_some()
+    }
+
+    #[test]
+    fn a_version_is_taken_once_it_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = watch(dir.path(), "id\na\n");
+        let path = dir.path().join("d.csv");
+        let counts = |watch: &Watch| {
+            let metrics = watch.metrics(0);
+            (metrics.loads.value(), metrics.failures.value(), metrics.rows.value())
+        };
+        watch.look();
+        assert_eq!(counts(&watch), (0, 0, 0), "it was loaded with the plan");
+        fs::write(&path, "id\na\nb").unwrap();
+        watch.look();
+        fs::write(&path, "id\na\nbcd\n").unwrap();
+        watch.look();
+        assert!(!has(&watch, "bcd"), "it may still be being written");
+        watch.look();
+        assert_eq!(counts(&watch), (1, 0, 2));
+        assert!(has(&watch, "bcd") && !has(&watch, "b"));
+        fs::write(&path, "id\na\na\n").unwrap();
+        (0..5).for_each(|_| watch.look());
+        assert_eq!(counts(&watch), (1, 1, 2), "it is refused once");
+        fs::remove_file(&path).unwrap();
+        (0..5).for_each(|_| watch.look());
+        assert_eq!(counts(&watch), (1, 2, 2));
+        assert!(has(&watch, "bcd"));
+        fs::write(&path, "id\nx\n").unwrap();
+        (0..2).for_each(|_| watch.look());
+        assert_eq!(counts(&watch), (2, 2, 1));
+        assert_eq!(
+            fs::read_dir(dir.path().join("data")).unwrap().count(),
+            0,
+            "files have no names"
+        );
+    }
+
+    #[test]
+    fn versions_that_a_shard_looks_into_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = watch(dir.path(), "id\na\n");
+        let shard = watch.plan.tables.current();
+        fs::write(dir.path().join("d.csv"), "id\nbcd\n").unwrap();
+        (0..3).for_each(|_| watch.look());
+        assert_eq!(watch.replaced.len(), 1);
+        assert!(shard[0].find(&Value::Text("a")).is_some() && has(&watch, "bcd"));
+        drop(shard);
+        watch.look();
+        assert!(watch.replaced.is_empty());
+    }
+
+    #[test]
+    fn a_map_holds_what_it_was_given_and_nobody_else_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "left behind by a crash").unwrap();
+        for bytes in [vec![7; 3], vec![9; 1 << 20]] {
+            assert_eq!(*map(dir.path(), &bytes).unwrap(), *bytes);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let gone = map(&dir.path().join("gone"), b"x").unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
 }
