@@ -25,8 +25,8 @@ use crate::transform::rules::tables::{LookupTable, Stamp, Table};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Private files have a name in the data directory until they are open: `table-N.tmp`, as the tables of
-/// rules that are read again are mapped while the others are watched.
+/// Private files have a name in the data directory until they are open: `table-N.new` (docs/format.md),
+/// as the tables of rules that are read again are mapped while the others are watched.
 static NEXT_FILE: AtomicU32 = AtomicU32::new(0);
 /// The stamp of a file that is not there.
 const GONE: Stamp = [0; 5];
@@ -175,7 +175,7 @@ impl Watch {
 /// Bytes in a private file in `dir`, mapped, all of its pages brought in.
 fn map(dir: &Path, bytes: &[u8]) -> io::Result<Mmap> {
     let number = NEXT_FILE.fetch_add(1, Ordering::Relaxed);
-    let path = dir.join(format!("table-{number}.tmp"));
+    let path = dir.join(format!("table-{number}.new"));
     // What a crash may have left behind.
     let _ = fs::remove_file(&path);
     let mut options = OpenOptions::new();
@@ -187,4 +187,91 @@ fn map(dir: &Path, bytes: &[u8]) -> io::Result<Mmap> {
     // descriptor ends with this function: nobody can write it, nor cut it. A device that fails a read
     // ends this process with SIGBUS: nothing wrong is read.
     unsafe { MmapOptions::new().populate().map(&file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transform::rules::plan_with;
+    use crate::transform::rules::value::Value;
+
+    /// A watch of one table, whose file has `text`.
+    fn watch(dir: &Path, text: &str) -> Watch {
+        fs::write(dir.join("d.csv"), text).unwrap();
+        let file = dir.join("r.sql").display().to_string();
+        let sql = "CREATE TABLE d FROM 'd.csv' KEY id".to_owned();
+        let plan = plan_with(&[(file, sql)], &[], &read_table).unwrap();
+        let data = dir.join("data");
+        fs::create_dir(&data).unwrap();
+        Watch::new(&data, Arc::new(plan), vec![Arc::default()])
+    }
+
+    fn has(watch: &Watch, key: &str) -> bool {
+        watch.plan.tables.current()[0].find(&Value::Text(key)).is_some()
+    }
+
+    #[test]
+    fn a_version_is_taken_once_it_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = watch(dir.path(), "id\na\n");
+        let path = dir.path().join("d.csv");
+        let counts = |watch: &Watch| {
+            let metrics = &watch.metrics[0];
+            (metrics.loads.value(), metrics.failures.value(), metrics.rows.value())
+        };
+        watch.look();
+        assert_eq!(counts(&watch), (0, 0, 0), "it was loaded with the plan");
+        fs::write(&path, "id\na\nb").unwrap();
+        watch.look();
+        fs::write(&path, "id\na\nbcd\n").unwrap();
+        watch.look();
+        assert!(!has(&watch, "bcd"), "it may still be being written");
+        watch.look();
+        assert_eq!(counts(&watch), (1, 0, 2));
+        assert!(has(&watch, "bcd") && !has(&watch, "b"));
+        fs::write(&path, "id\na\na\n").unwrap();
+        (0..5).for_each(|_| watch.look());
+        assert_eq!(counts(&watch), (1, 1, 2), "it is refused once");
+        fs::remove_file(&path).unwrap();
+        (0..5).for_each(|_| watch.look());
+        assert_eq!(counts(&watch), (1, 2, 2));
+        assert!(has(&watch, "bcd"));
+        fs::write(&path, "id\nx\n").unwrap();
+        (0..2).for_each(|_| watch.look());
+        assert_eq!(counts(&watch), (2, 2, 1));
+        assert_eq!(
+            fs::read_dir(dir.path().join("data")).unwrap().count(),
+            0,
+            "files have no names"
+        );
+    }
+
+    #[test]
+    fn versions_that_a_shard_looks_into_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = watch(dir.path(), "id\na\n");
+        let shard = watch.plan.tables.current();
+        fs::write(dir.path().join("d.csv"), "id\nbcd\n").unwrap();
+        (0..3).for_each(|_| watch.look());
+        assert_eq!(watch.replaced.len(), 1);
+        assert!(shard[0].find(&Value::Text("a")).is_some() && has(&watch, "bcd"));
+        drop(shard);
+        watch.look();
+        assert!(watch.replaced.is_empty());
+    }
+
+    #[test]
+    fn a_map_holds_what_it_was_given_and_nobody_else_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        // Other tests take numbers, too.
+        let next = NEXT_FILE.load(Ordering::Relaxed);
+        let left = (next..next + 64).map(|number| dir.path().join(format!("table-{number}.new")));
+        left.for_each(|path| fs::write(path, "left behind by a crash").unwrap());
+        for bytes in [vec![7; 3], vec![9; 1 << 20]] {
+            assert_eq!(*map(dir.path(), &bytes).unwrap(), *bytes);
+        }
+        assert!(fs::read_dir(dir.path()).unwrap().count() <= 62);
+        let gone = map(&dir.path().join("gone"), b"x").unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
 }

@@ -306,6 +306,36 @@ fn shards_take_a_new_version_when_they_look() {
     assert_eq!(problem, "rules/d.csv:3:1: the id 1 is in line 2 already; keys are unique");
 }
 
+/// Each version is seen whole, and none after a later one.
+#[test]
+fn versions_go_forward_while_shards_look() {
+    const LAST: i64 = 300;
+    let text = |version: i64| format!("id,v\n1,{version}\n2,{version}\n");
+    let plan = planned("CREATE TABLE d FROM 'd.csv' KEY id", &[("d.csv", &text(0))]);
+    let look = || {
+        let (mut held, mut last) = (Held::default(), 0);
+        while last < LAST {
+            held.refresh(&plan.tables);
+            let value = |id| {
+                let row = held.tables()[0].find(&Value::Int(id)).unwrap();
+                let Field::Json(raw) = row.field(1) else { panic!("no number") };
+                raw.text.parse::<i64>().unwrap()
+            };
+            let (one, two) = (value(1), value(2));
+            assert!(one == two && one >= last, "{one} and {two} after {last}");
+            last = one;
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(look);
+        scope.spawn(look);
+        for version in 1..=LAST {
+            let table = plan.tables.all[0].compile(text(version).as_bytes()).unwrap();
+            drop(plan.tables.replace(0, table));
+        }
+    });
+}
+
 type Files<'f> = &'f [(&'f str, &'f str)];
 
 fn read(files: Files<'_>, sql: &str) -> Result<Plan, Vec<String>> {
