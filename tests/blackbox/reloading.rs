@@ -286,3 +286,59 @@ fn streams_that_come_by_a_reload_are_whole_after_a_crash() {
     }
     engine.stop();
 }
+
+/// Tables come with a reload, are watched since, and go with another; a wrong one refuses it.
+#[test]
+fn tables_come_and_go_by_a_reload() {
+    let Some(consumer) = any_consumer() else { return skipped("there is no Kafka consumer") };
+    const HOT: &str = "CREATE STREAM hot AS SELECT clientid() AS device, n FROM 'plant/#';";
+    let tagged = format!(
+        "CREATE TABLE devices FROM 'devices.csv' KEY id; {HOT}
+         CREATE STREAM tagged AS SELECT h.n, d.owner FROM hot AS h JOIN devices AS d ON d.id = h.device"
+    );
+    let scratch = scratch();
+    let engine = setup(scratch.path(), HOT).argument(&["--shards", "2"]).start();
+    let write = |text: &str| {
+        let csv = scratch.path().join("rules/devices.csv");
+        std::fs::write(csv.with_extension("new"), text).unwrap();
+        std::fs::rename(csv.with_extension("new"), csv).unwrap();
+    };
+    let send = |n: u32| {
+        for client in ["dev-1", "dev-2"] {
+            publish(&engine, client, &[("plant/1", &format!("{{\"n\":{n}}}"))]);
+        }
+    };
+    send(1);
+    write("id,owner\ndev-1,Ann\n");
+    write_rules(scratch.path(), &tagged);
+    assert_eq!(reload(&engine).0, 200);
+    assert_eq!(engine.metric("tidegate_table_rows", "table=\"devices\""), 1.0);
+    send(2);
+    write("id,owner\ndev-1,Bob\ndev-2,Eve\n");
+    let loads = || engine.metric("tidegate_table_loads_total", "table=\"devices\"") == 2.0;
+    wait_until("the table's new version", || loads().then_some(()));
+    send(3);
+
+    write("id,owner\ndev-1,Ann\ndev-1,Bob\n");
+    let (status, answer) = reload(&engine);
+    assert_eq!(status, 422, "{answer}");
+    assert!(answer.to_string().contains("the id dev-1 is in line 2 already"), "{answer}");
+    send(4);
+
+    write_rules(scratch.path(), HOT);
+    assert_eq!(reload(&engine).0, 200);
+    assert!(
+        !engine.get("/metrics").unwrap().1.contains("tidegate_table_rows{"),
+        "no table is left"
+    );
+    send(5);
+    let expected = [
+        r#"{"n":2,"owner":"Ann"}"#,
+        r#"{"n":3,"owner":"Bob"}"#,
+        r#"{"n":3,"owner":"Eve"}"#,
+        r#"{"n":4,"owner":"Bob"}"#,
+        r#"{"n":4,"owner":"Eve"}"#,
+    ];
+    assert_eq!(texts(&read_all(consumer, &engine, "tagged")), expected);
+    assert_eq!(read_all(consumer, &engine, "hot").len(), 10);
+}
