@@ -59,6 +59,19 @@ pub fn open(dir: &Path, shards: u32, wall_ms: i64) -> Opened {
     open_by(1, dir, shards, wall_ms)
 }
 
+/// Locks the directory. A tool that another test starts just now has a copy of every descriptor of this
+/// process, that of a lock let go of among them, until it is executed.
+fn lock(dir: &Path) -> fs::File {
+    let since = std::time::Instant::now();
+    loop {
+        match data_dir::lock(dir) {
+            Ok(lock) => return lock,
+            Err(cause) => assert!(since.elapsed().as_secs() < 10, "{cause}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// Opens the directory for a start with `shards`; what is random follows from `engine` and the time.
 pub fn open_by(engine: u64, dir: &Path, shards: u32, wall_ms: i64) -> Opened {
     fs::create_dir_all(dir).unwrap();
@@ -74,7 +87,7 @@ pub fn open_by(engine: u64, dir: &Path, shards: u32, wall_ms: i64) -> Opened {
         block: BLOCK,
         wall_ms,
     };
-    let lock = data_dir::lock(dir).unwrap();
+    let lock = lock(dir);
     let mut state = (wall_ms as u64) ^ (engine << 56);
     let mut random = || {
         // SplitMix64.
