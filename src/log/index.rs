@@ -150,6 +150,11 @@ pub struct Span {
 }
 
 impl Span {
+    /// Whether both are of one partition.
+    pub fn is_of_partition(&self, other: &Self) -> bool {
+        (self.stream, self.partition) == (other.stream, other.partition)
+    }
+
     /// Whether every offset of `other` is one of its own.
     pub fn covers(&self, other: &Self) -> bool {
         self.base <= other.base && other.next <= self.next

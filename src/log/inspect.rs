@@ -184,6 +184,7 @@ fn inspect_sealed(
 fn take_alone(scan: LogScan, block: usize, look: &mut Look<'_>, recovery: &mut Recovery) {
     let end = scan.finish();
     recovery.recovered.damages.extend(end.damages);
+    recovery.recovered.split.extend(end.split);
     let indexes = recovery.recovered.add_segments(end.segments, block);
     look.made(recovery, indexes);
 }

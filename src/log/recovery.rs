@@ -51,6 +51,8 @@ pub struct Recovered {
     pub gaps: BTreeMap<(u32, u32), Vec<Range>>,
     /// What is harmed.
     pub damages: Vec<Damage>,
+    /// Runs of moved segments of which a part is lost. What is left of them supersedes what they did.
+    pub split: Vec<(SegmentKey, Span)>,
     /// Made by [`Recovered::settle`].
     layouts: BTreeMap<(u32, u32), Layout>,
 }
@@ -70,6 +72,24 @@ impl Recovered {
     /// What is needed of segments, by partition.
     pub fn runs(&self) -> impl Iterator<Item = &(SegmentKey, Span)> {
         self.layouts.values().flat_map(|layout| &layout.spans)
+    }
+
+    /// Segments with a run that is needed no more, and would come back: no run that is needed covers
+    /// all of it.
+    pub fn half_superseded(&self) -> BTreeSet<SegmentKey> {
+        let would_come_back = |key: SegmentKey, span: &Span| {
+            let Some(layout) = self.layouts.get(&(span.stream, span.partition)) else {
+                return false;
+            };
+            let first = layout.spans.partition_point(|(_, needed)| needed.next <= span.base);
+            let mut meets = layout.spans.range(first..).take_while(|(_, s)| s.base < span.next);
+            meets.clone().next().is_some()
+                && !meets
+                    .any(|(of, needed)| needed.covers(span) && (*of != key || span.covers(needed)))
+        };
+        let found = self.segments.iter();
+        let found = found.filter(|s| s.spans.iter().any(|span| would_come_back(s.key, span)));
+        found.map(|segment| segment.key).collect()
     }
 
     /// Holes of all partitions.
@@ -155,7 +175,7 @@ impl Recovered {
             gaps.retain(|(_, to)| *to > offsets.start);
             gaps.sort_unstable();
             let runs = runs.remove(&place).unwrap_or_default();
-            let layout = lay_out(runs, offsets, gaps, &mut self.damages);
+            let layout = lay_out(runs, offsets, (gaps, &self.split), &mut self.damages);
             // A gap in front has nothing to be read: the log starts behind it.
             let first = layout.spans.front().map(|(_, span)| span.base);
             let hole = layout.holes.front().map(|(from, _)| *from);
@@ -194,7 +214,7 @@ impl Recovered {
 fn lay_out(
     mut runs: Vec<(SegmentKey, Span)>,
     offsets: &PartitionOffsets,
-    gaps: &[Range],
+    (gaps, split): (&[Range], &[(SegmentKey, Span)]),
     damages: &mut Vec<Damage>,
 ) -> Layout {
     // In the order in which they were written: what was moved last stands for what it covers.
@@ -204,7 +224,11 @@ fn lay_out(
     let mut kept: Vec<(SegmentKey, Span)> = Vec::new();
     for (key, span) in runs {
         if key.moved {
-            kept.retain(|(_, other)| !span.covers(other));
+            let was = split
+                .iter()
+                .find(|(of, was)| *of == key && was.is_of_partition(&span) && was.covers(&span));
+            let whole = was.map_or(span, |(_, was)| *was);
+            kept.retain(|(of, other)| *of == key || !whole.covers(other));
         }
         let apart = kept.iter().all(|(_, o)| o.next <= span.base || span.next <= o.base);
         if apart {

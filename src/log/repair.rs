@@ -41,7 +41,8 @@ impl Job<'_> {
     /// The file system's; then `to` has no manifest.
     pub fn copy(&self, from: &dyn Files, to: &dyn Files) -> Result<Manifest, Error> {
         let mut recovered = self.examined.recovery.recovered.clone();
-        let harmed = self.examined.harmed();
+        let mut harmed = self.examined.harmed();
+        harmed.extend(recovered.half_superseded());
         let placed = self.placed(from, to);
         for segment in recovered.segments.iter().filter(|segment| !harmed.contains(&segment.key)) {
             let RecoveredSegment { key, end, .. } = segment;
@@ -79,7 +80,7 @@ impl Job<'_> {
             files.flush_dir(dir).map_err(failed("flushing", dir))?;
         }
         let mut unnamed = self.examined.harmed();
-        unnamed.extend(misplaced.keys());
+        unnamed.extend(misplaced.keys().copied().chain(recovered.half_superseded()));
         let placed = self.placed(from, files);
         self.rewrite(&placed, files, &unnamed, &mut recovered)?;
         for key in misindexed.difference(&unnamed) {

@@ -60,6 +60,8 @@ pub struct LogScan {
     uncertain: BTreeSet<(u32, u32)>,
     /// Those of them that were before the last segment.
     uncertain_before: BTreeSet<(u32, u32)>,
+    /// Runs of moved segments of which a part is lost.
+    split: Vec<(SegmentKey, Span)>,
     /// The last segment that was seen.
     last: Option<Last>,
     /// Where something that was never acknowledged stands behind the log's end.
@@ -109,6 +111,8 @@ pub struct LogEnd {
     pub torn: Option<(SegmentKey, u64)>,
     /// What is harmed.
     pub damages: Vec<Damage>,
+    /// Runs of moved segments of which a part is lost.
+    pub split: Vec<(SegmentKey, Span)>,
 }
 
 /// Runs of a segment that is being scanned, by (stream, partition).
@@ -383,6 +387,7 @@ impl LogScan {
             segments: self.segments,
             unbegun: self.unbegun,
             damages: self.damages,
+            split: self.split,
         }
     }
 

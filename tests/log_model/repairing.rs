@@ -23,7 +23,7 @@ use crate::model::{End, Model};
 use crate::random::Random;
 use crate::{Op, apply, restart};
 
-const SEEDS: u64 = 64;
+const SEEDS: u64 = 150;
 const WALL_MS: i64 = 1_700_000_100_000;
 
 /// Stream, partition, and the first offset of a batch.
@@ -98,6 +98,12 @@ fn written(setup: &Setup, random: &mut Random) -> Disk {
     engine.disk
 }
 
+/// No checksum but the frame's covers the leader epoch of a batch.
+fn without_epoch(mut batch: Vec<u8>) -> Vec<u8> {
+    batch[12..16].fill(0);
+    batch
+}
+
 /// Every batch that is in a segment's file, by what its frame says.
 fn batches_in(disk: &Disk) -> Batches {
     let mut found = Batches::new();
@@ -109,7 +115,7 @@ fn batches_in(disk: &Disk) -> Batches {
             if let Some(Entry::Batch { stream, partition, batch, .. }) = entry {
                 let header = BatchHeader::read(batch).expect("whole");
                 let place = (stream as usize, partition, header.base_offset.0);
-                found.insert((place, batch.to_vec()));
+                found.insert((place, without_epoch(batch.to_vec())));
             }
         }
     }
@@ -130,7 +136,8 @@ fn harm(disk: &mut Disk, random: &mut Random) -> String {
     let bytes = disk.read(path, 0, usize::MAX).expect("there");
     let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
     let at = random.below(used + 1);
-    match random.below(9) {
+    // A manifest that holds is taken at its word, also an older one.
+    match random.below(if wanted == "manifest.json" { 6 } else { 9 }) {
         0..3 => {
             disk.harm(path, at, |bytes| bytes[0] ^= 1 << (at % 8));
             format!("a bit of {path} at {at} flipped")
@@ -185,7 +192,7 @@ fn started(setup: &Setup, disk: &Disk) -> Option<Engine> {
     engine.start(2, None).ok().map(|()| engine)
 }
 
-/// Of the batches that are known those that the engine serves, at their offsets.
+/// Of the batches that are known, those that the engine serves, at their offsets.
 fn served(engine: &mut Engine, known: &Batches) -> Batches {
     let mut found = Batches::new();
     for &((stream, partition, base), _) in known {
@@ -203,7 +210,7 @@ fn served(engine: &mut Engine, known: &Batches) -> Batches {
             }
             for batch in batches {
                 let base = BatchHeader::read(&batch).expect("a batch").base_offset.0;
-                let served = ((stream, partition, base), batch);
+                let served = ((stream, partition, base), without_epoch(batch));
                 assert!(known.contains(&served), "made up: {:?}", served.0);
                 found.insert(served);
             }
@@ -291,7 +298,19 @@ fn check_mended(setup: &Setup, disk: &Disk, (known, before): (&Batches, &Batches
     check_holds(before, &readable(setup, &engine.disk, &with_new), context);
 }
 
+/// Names the seed, whatever fails.
+struct Trying(u64);
+
+impl Drop for Trying {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}", self.0);
+        }
+    }
+}
+
 fn check(seed: u64) {
+    let _trying = Trying(seed);
     let mut random = Random(seed);
     let setup = setup(&mut random);
     let mut disk = written(&setup, &mut random);
@@ -303,7 +322,8 @@ fn check(seed: u64) {
     if manifest_of(&files).is_none() {
         return;
     }
-    let before = readable(&setup, &disk, &known);
+    // What compaction had taken out, and the loss of its work brings back, may go again.
+    let before = &readable(&setup, &disk, &known) & &sound;
     let context =
         format!("seed {seed}, {} of {} batches, {}", before.len(), sound.len(), harms.join("; "));
 

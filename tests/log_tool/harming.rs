@@ -93,13 +93,15 @@ fn whatever_is_harmed_nothing_wrong_is_printed_and_a_repair_is_sound() {
         for mended in [&to, &dir] {
             let (code, report, _) = log("verify", mended, &[]);
             assert_eq!(code, 0, "{context}: {report}");
-            assert!(lines(mended) == sound, "{context}: not the same records");
+            let kept = lines(mended);
+            assert!(sound.iter().all(|line| kept.contains(line)), "{context}: less than before");
+            assert!(kept.iter().all(|line| written.contains(line)), "{context}: made up");
             let (code, records, err) = read(mended);
             assert_eq!(code, 0, "{context}: {err}");
             // What retention let go of: that log start may be among what was harmed.
             let first = "\"plain\",\"partition\":0,\"offset\":0,";
             let let_go = if records.contains(first) { "none" } else { first };
-            check_same_records(&records, &sound.join("\n"), let_go);
+            check_same_records(&records, &kept.join("\n"), let_go);
         }
     }
 }

@@ -61,10 +61,15 @@ fn damage_is_named_with_what_it_took() {
     let second = "g000001/s0000/0000000001.log";
     let other = "g000001/s0001/0000000000.log";
     let no_frame = "a frame does not hold";
-    check(
-        |dir| flip(&segment(dir, 1, 0, 0), BLOCK + 200),
-        &[(first, 512, no_frame, &[lost("plain", 0, 0, 2), lost("packed", 0, 0, 1)])],
-    );
+    // Of the two batches in the frame one holds itself, as the index knows.
+    let flipped = |dir: &Path| flip(&segment(dir, 1, 0, 0), BLOCK + 200);
+    check(flipped, &[(first, 512, no_frame, &[lost("plain", 0, 0, 2)])]);
+    let without_index = |dir: &Path| {
+        flipped(dir);
+        fs::remove_file(index(dir, 1, 0, 0)).unwrap();
+    };
+    let both = [lost("plain", 0, 0, 2), lost("packed", 0, 0, 1)];
+    check(without_index, &[(first, 512, no_frame, &both)]);
     // Two places of one segment, and each is told what it took.
     check(
         |dir| {
@@ -117,6 +122,20 @@ fn segments_that_are_gone_or_not_their_own_are_named() {
             &[lost("plain", 1, 0, 2), lost("packed", 1, 0, 1)],
         )],
     );
+    let swapped = |dir: &Path| {
+        let (one, two) = (segment(dir, 1, 0, 0), segment(dir, 1, 1, 0));
+        let first = fs::read(&one).unwrap();
+        fs::copy(&two, &one).unwrap();
+        fs::write(&two, first).unwrap();
+    };
+    let put_back = |stem| {
+        format!(
+            "it holds another segment, {stem} by its header; `tidegate log repair` puts it back"
+        )
+    };
+    let (of_second, of_first) =
+        (put_back("g000001/s0001/0000000000"), put_back("g000001/s0000/0000000000"));
+    check(swapped, &[(first, 0, &of_second, &[]), (other, 0, &of_first, &[])]);
     let stray = |dir: &Path| {
         fs::copy(segment(dir, 1, 0, 1), segment(dir, 1, 0, 9)).unwrap();
     };

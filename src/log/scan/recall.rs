@@ -77,6 +77,9 @@ impl LogScan {
                 None => {}
             }
         }
+        if key.moved && rows.len() > 1 {
+            self.split.push((key, *span));
+        }
         let stands_for_something =
             |row: &IndexRow| row.span(0).is_some_and(|span| span.base < span.next);
         rows.retain(stands_for_something);
