@@ -68,7 +68,8 @@ fn each_record<'a>(
     for stream in streams {
         take(*stream, &taken.message)?;
     }
-    for made in rules.into_iter().flat_map(Rulebook::made) {
+    let Some(rules) = rules else { return Ok(()) };
+    for made in rules.made() {
         take(made.stream, &taken.message.made(&made))?;
     }
     Ok(())
@@ -212,7 +213,8 @@ impl Core {
     }
 
     fn count_rules(&self) {
-        for (stream, tally) in self.rules.iter().flat_map(Rulebook::tallies) {
+        let Some(rules) = &self.rules else { return };
+        for (stream, tally) in rules.tallies() {
             let metrics = &self.options.metrics.stream(stream).rule;
             metrics.matched.increment();
             metrics.passed.add(u64::from(tally.passed));

@@ -54,6 +54,12 @@ pub struct TopicCache {
 }
 
 impl TopicCache {
+    /// Forgets what an earlier table wanted, by indices of its own.
+    #[cold]
+    fn begin(&mut self, version: u64) {
+        *self = Self { version, ..Self::default() };
+    }
+
     /// The rules that want the topic that was asked for last, in the order of the plan.
     pub fn rules(&self) -> &[usize] {
         &self.wanted.rules
@@ -126,8 +132,7 @@ impl TopicTable {
     #[inline]
     pub fn look(&self, topic: &str, cache: &mut TopicCache) {
         if cache.version != self.version {
-            // What an earlier table wanted, by indices of its own.
-            *cache = TopicCache { version: self.version, ..TopicCache::default() };
+            cache.begin(self.version);
         }
         if self.everything.is_none() && (!cache.filled || cache.topic != topic) {
             cache.topic.clear();
