@@ -23,7 +23,7 @@ use crate::model::{End, Model};
 use crate::random::Random;
 use crate::{Op, apply, restart};
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 40;
 const WALL_MS: i64 = 1_700_000_100_000;
 
 /// Stream, partition, and the first offset of a batch.
@@ -358,4 +358,16 @@ fn what_could_be_read_before_a_repair_can_be_read_after_it() {
         Some(seed) => check(seed),
         None => (0..number("TIDEGATE_REPAIRS").unwrap_or(SEEDS)).for_each(check),
     }
+}
+
+/// What is left of a moved run that lost a batch supersedes all that the run did.
+#[test]
+fn a_moved_run_that_lost_a_batch_does_not_give_way_to_what_it_was_made_of() {
+    check(241);
+}
+
+/// Nor in the directory that a repair makes, where nobody knows of the lost batch any more.
+#[test]
+fn what_a_harmed_moved_run_superseded_does_not_come_back_later() {
+    check(124);
 }

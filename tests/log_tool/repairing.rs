@@ -129,6 +129,10 @@ fn a_directory_is_mended_in_place_and_what_was_there_is_kept() {
         let (code, report, _) = log("verify", &dir, &[]);
         assert_eq!(code, 0, "{report}");
         check_records(&dir, &sound, lost);
+        let mended = contents(&dir);
+        let (_, out, _) = log("repair", &dir, &["--in-place"]);
+        assert!(out.ends_with("nothing was written\n"), "{out}");
+        assert_eq!(contents(&dir), mended, "a second repair changes nothing");
         check_start(&dir, lost);
     }
 }
@@ -168,6 +172,29 @@ fn a_manifest_that_is_gone_is_made_of_its_copy() {
             assert_eq!((log("verify", dir, &[]).0, dumped(dir)), (0, sound.clone()));
             check_start(dir, "");
         }
+    }
+}
+
+/// Nothing of either could be read while they had one another's names.
+#[test]
+fn segments_that_changed_places_are_put_back() {
+    let (scratch, dir) = written();
+    let all = dumped(&dir);
+    let (one, two) = (segment(&dir, 1, 0, 0), segment(&dir, 1, 1, 0));
+    let first = fs::read(&one).unwrap();
+    fs::copy(&two, &one).unwrap();
+    fs::write(&two, first).unwrap();
+    assert!(dumped(&dir).len() < all.len());
+    let to = scratch.path().join("mended");
+    for arguments in [&["--to", to.to_str().unwrap()][..], &["--in-place"]] {
+        let (code, out, err) = log("repair", &dir, arguments);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert!(out.contains("puts it back") && out.contains("nothing is lost; "), "{out}");
+    }
+    for dir in [&dir, &to] {
+        let (code, report, _) = log("verify", dir, &[]);
+        assert_eq!((code, dumped(dir)), (0, all.clone()), "{report}");
+        check_start(dir, "");
     }
 }
 
