@@ -12,6 +12,9 @@ use super::statement::{CreateStream, CreateTable, Join, Select, Source, Statemen
 
 /// Expressions in one another, at the most.
 const DEPTH_MAX: usize = 64;
+/// Operators in a statement, at the most: `a + b + c …` is a tree as deep as it is long, and whoever
+/// walks it, a shard too, has a stack.
+const OPERATORS_MAX: usize = 300;
 
 /// What SQL joins in other ways with.
 const OTHER_JOINS: [&str; 6] = ["RIGHT", "FULL", "OUTER", "NATURAL", "SEMI", "ANTI"];
@@ -47,6 +50,14 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<(Statement, Position)>, Vec<P
         let Some(first) = tokens.iter().find(is_text).filter(|t| t.token != Token::EOF) else {
             continue;
         };
+        if let Some(operator) = tokens.iter().filter(is_operator).nth(OPERATORS_MAX) {
+            let what = format!(
+                "a statement has at most {OPERATORS_MAX} operators; IN (…), a lookup table or several \
+                 rules say it with fewer"
+            );
+            problems.push(Fault::new(operator.span, what).in_file(file));
+            continue;
+        }
         let end = tokens.last().map_or(first.span.end, |last| last.span.end);
         let parser = Parser::new(&RuleDialect)
             .with_recursion_limit(DEPTH_MAX)
@@ -57,6 +68,21 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<(Statement, Position)>, Vec<P
         }
     }
     if problems.is_empty() { Ok(statements) } else { Err(problems) }
+}
+
+/// Whether a token can make an expression one level deeper without a parenthesis.
+fn is_operator(token: &&TokenWithSpan) -> bool {
+    use Keyword::{AND, AT, BETWEEN, COLLATE, DIV, ILIKE, IN, IS, LIKE, NOT, OR, SIMILAR, XOR};
+    match &token.token {
+        Token::Word(word) => matches!(
+            word.keyword,
+            AND | AT | BETWEEN | COLLATE | DIV | ILIKE | IN | IS | LIKE | NOT | OR | SIMILAR | XOR
+        ),
+        Token::Whitespace(_) | Token::EOF | Token::Comma | Token::Period => false,
+        Token::LParen | Token::RParen => false,
+        Token::Number(..) | Token::SingleQuotedString(_) => false,
+        _ => true,
+    }
 }
 
 fn lower_first(text: &str) -> String {
@@ -376,5 +402,10 @@ mod tests {
         );
         let deep = format!("CREATE STREAM a AS SELECT {}1", "(".repeat(10_000));
         assert!(parse("r.sql", &deep).unwrap_err()[0].what.contains("stand in one another"));
+        let long =
+            |count| format!("CREATE STREAM a AS SELECT x{} AS y FROM 'x'", " + 1".repeat(count));
+        assert!(parse("r.sql", &long(OPERATORS_MAX)).is_ok());
+        let problem = &parse("r.sql", &long(100_000)).unwrap_err()[0];
+        assert!(problem.what.contains("at most 300 operators"), "{}", problem.what);
     }
 }

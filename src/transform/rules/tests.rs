@@ -206,6 +206,14 @@ fn expressions_have_the_values_that_sql_gives_them() {
     }
 }
 
+/// A statement may have 300 operators, and such a tree is walked on the stack of a thread.
+#[test]
+fn the_longest_expressions_have_stack_enough() {
+    assert_eq!(value(&format!("x{}", " + 1".repeat(300)), r#"{"x":1}"#), "301");
+    let or = format!("x = 1{}", " OR x = 2".repeat(149));
+    assert_eq!(value(&or, r#"{"x":3}"#), "false");
+}
+
 #[test]
 fn stars_unnest_chains_and_options() {
     assert_eq!(run("CREATE STREAM s AS SELECT * FROM 'a'", b"not {json"), ["s not {json"]);
