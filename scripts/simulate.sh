@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 
 seeds="${1:-4000}"
 shift || true
-cargo test --locked --release --test simulator -- --seeds "$seeds" "$@"
+# The build of scripts/mutations.sh, with no bug on: one build for both.
+exec cargo test --locked --release --features mutations --test simulator -- --seeds "$seeds" "$@"
