@@ -33,18 +33,7 @@ fn payload(bytes: usize, temp: f64) -> String {
 }
 
 fn input<'a>(payload: &'a str) -> Input<'a> {
-    Input {
-        topic: "plant/7/temp",
-        client_id: "press-7",
-        payload: payload.as_bytes(),
-        qos: 1,
-        retain: false,
-        username: None,
-        content_type: None,
-        properties: &(),
-        received_ms: 0,
-        overhead_bytes: 0,
-    }
+    Input::new("plant/7/temp", "press-7", payload.as_bytes())
 }
 
 fn planned(sql: &str) -> Plan {

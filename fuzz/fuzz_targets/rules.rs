@@ -18,22 +18,14 @@ fuzz_target!(|data: &[u8]| {
     let Ok(sql) = std::str::from_utf8(&data[..end]) else { return };
     let payload = data.get(end + 1..).unwrap_or_default();
     let read = |_: &Path, _| Ok(Text { bytes: payload.to_vec(), ..Text::default() });
-    let Ok(plan) = plan_with(&[("fuzz.sql".to_owned(), sql.to_owned())], &[], &read) else { return };
+    let Ok(plan) = plan_with(&[("fuzz.sql".to_owned(), sql.to_owned())], &[], &read) else {
+        return;
+    };
     let mut all: Vec<usize> = plan.filters().map(|(_, rule)| rule).collect();
     all.dedup();
     let group = Group::new(&plan.rules, &all);
-    let input = Input {
-        topic: "a/b/c",
-        client_id: "fuzz",
-        payload,
-        qos: 1,
-        retain: false,
-        username: None,
-        content_type: None,
-        properties: &(),
-        received_ms: 1,
-        overhead_bytes: 100,
-    };
+    let input =
+        Input { received_ms: 1, overhead_bytes: 100, ..Input::new("a/b/c", "fuzz", payload) };
     let mut runner = Runner::new(Limits { records_max: 64, bytes_max: 1 << 16 });
     let records = runner.run(&plan, &group, &input);
     assert!(records.iter().len() <= 65, "{} records", records.iter().len());

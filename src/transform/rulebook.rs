@@ -182,18 +182,7 @@ mod tests {
         let mut rules = Rulebook::new(Arc::clone(&plan), streams, StreamId(9), Limits::default());
         let mut cache = TopicCache::default();
         table.look(topic, &mut cache);
-        let input = Input {
-            topic,
-            client_id: "c",
-            payload: payload.as_bytes(),
-            qos: 1,
-            retain: false,
-            username: None,
-            content_type: None,
-            properties: &(),
-            received_ms: 7,
-            overhead_bytes: 0,
-        };
+        let input = Input { received_ms: 7, ..Input::new(topic, "c", payload.as_bytes()) };
         let found = rules.run_again(&cache, &input, rule).then(|| {
             let names = |made: Made<'_>| match made.stream.0 {
                 9 => 9,

@@ -26,18 +26,7 @@ fn ours(plan: &Plan, payload: &[u8]) -> Result<Value, String> {
     let roots: Vec<usize> = plan.filters().map(|(_, rule)| rule).collect();
     let group = Group::new(&plan.rules, &roots);
     let mut runner = Runner::default();
-    let input = Input {
-        topic: "t",
-        client_id: "c",
-        payload,
-        qos: 1,
-        retain: false,
-        username: None,
-        content_type: None,
-        properties: &(),
-        received_ms: 0,
-        overhead_bytes: 0,
-    };
+    let input = Input::new("t", "c", payload);
     let records = runner.run(plan, &group, &input);
     let record = records.iter().next().unwrap();
     if record.target == Target::DeadLetters {

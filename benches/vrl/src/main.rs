@@ -62,18 +62,7 @@ impl Tidegate {
     }
 
     fn run(&mut self, payload: &str) -> Option<Vec<u8>> {
-        let input = Input {
-            topic: "plant/7/temp",
-            client_id: CLIENT,
-            payload: payload.as_bytes(),
-            qos: 1,
-            retain: false,
-            username: None,
-            content_type: None,
-            properties: &(),
-            received_ms: 0,
-            overhead_bytes: 0,
-        };
+        let input = Input::new("plant/7/temp", CLIENT, payload.as_bytes());
         let records = self.runner.run(&self.plan, &self.group, &input);
         records.iter().next().and_then(|record| records.body(record)).map(<[u8]>::to_vec)
     }
@@ -128,9 +117,7 @@ fn main() {
             };
             assert_eq!(as_json(ours.run(&text)), as_json(theirs.run(&text)), "the same record");
             let rounds: Vec<(f64, f64)> = (0..ROUNDS)
-                .map(|_| {
-                    (ns_a_message(|| ours.run(&text)), ns_a_message(|| theirs.run(&text)))
-                })
+                .map(|_| (ns_a_message(|| ours.run(&text)), ns_a_message(|| theirs.run(&text))))
                 .collect();
             println!(
                 "{bytes:>5} bytes, {what:<8} tidegate {:>7.0}  VRL {:>7.0}  {:>5.1}",

@@ -17,6 +17,24 @@ pub struct Input<'a> {
     pub overhead_bytes: usize,
 }
 
+impl<'a> Input<'a> {
+    /// A payload at QoS 1, of which nothing else is said.
+    pub fn new(topic: &'a str, client_id: &'a str, payload: &'a [u8]) -> Self {
+        Self {
+            topic,
+            client_id,
+            payload,
+            qos: 1,
+            retain: false,
+            username: None,
+            content_type: None,
+            properties: &(),
+            received_ms: 0,
+            overhead_bytes: 0,
+        }
+    }
+}
+
 /// The user properties of a message.
 pub trait Properties {
     /// The value of the first one of that name.

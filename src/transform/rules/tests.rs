@@ -29,18 +29,7 @@ fn planned(sql: &str) -> Plan {
 }
 
 fn input<'a>(payload: &'a [u8]) -> Input<'a> {
-    Input {
-        topic: "plant/7/sensor/a",
-        client_id: "dev-1",
-        payload,
-        qos: 1,
-        retain: false,
-        username: None,
-        content_type: None,
-        properties: &(),
-        received_ms: 1_700_000_000_000,
-        overhead_bytes: 0,
-    }
+    Input { received_ms: 1_700_000_000_000, ..Input::new("plant/7/sensor/a", "dev-1", payload) }
 }
 
 /// Every record of a message: its stream, key, timestamp, headers and value.

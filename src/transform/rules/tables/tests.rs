@@ -358,18 +358,7 @@ fn planned(sql: &str, files: Files<'_>) -> Plan {
 fn run(plan: &Plan, payload: &str) -> Vec<String> {
     let rules: Vec<usize> = plan.filters().map(|(_, rule)| rule).collect();
     let group = Group::new(&plan.rules, &rules);
-    let input = Input {
-        topic: "plant/7/a",
-        client_id: "dev-1",
-        payload: payload.as_bytes(),
-        qos: 1,
-        retain: false,
-        username: None,
-        content_type: None,
-        properties: &(),
-        received_ms: 0,
-        overhead_bytes: 0,
-    };
+    let input = Input::new("plant/7/a", "dev-1", payload.as_bytes());
     let mut runner = Runner::default();
     let records = runner.run(plan, &group, &input);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -41,18 +41,7 @@ fn run(plan: &Plan, payload: &str) -> Result<Json, String> {
     let roots: Vec<usize> = plan.filters().map(|(_, rule)| rule).collect();
     let group = Group::new(&plan.rules, &roots);
     let mut runner = Runner::default();
-    let input = Input {
-        topic: "t",
-        client_id: "c",
-        payload: payload.as_bytes(),
-        qos: 1,
-        retain: false,
-        username: None,
-        content_type: None,
-        properties: &(),
-        received_ms: 0,
-        overhead_bytes: 0,
-    };
+    let input = Input::new("t", "c", payload.as_bytes());
     let records = runner.run(plan, &group, &input);
     let record = records.iter().next().unwrap();
     if record.target == Target::DeadLetters {
